@@ -1,0 +1,517 @@
+"""A fleet in memory: nodes that can be scripted, made to fail, and asked what really happened.
+
+`FakeNode` is the machine and outlives any controller; `FakeTransport` is one controller's way to
+it. Time comes from the injected clock and from `trio.sleep`, so a mock clock moves a whole day in
+an instant. The conformance suite (tests/fleet/test_conformance.py) keeps the fake honest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from dispatch_controller.fleet.transport import NodeUnfit, Reporter, TransportLost
+from dispatch_controller.model import (
+    Adopted,
+    Collection,
+    KillOutcome,
+    LogChunk,
+    Node,
+    Observation,
+    Probe,
+    Refused,
+    RunState,
+    Started,
+    StartOrder,
+    StartOutcome,
+    TaskRef,
+    Unknown,
+    Voided,
+    VoidOutcome,
+)
+from dispatch_controller.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the agent of one attempt will do."""
+
+    seconds: float = 60.0
+    """How long it runs; `math.inf` hangs until it is killed or its time limit ends it."""
+    state: RunState = RunState.COMPLETED
+    exit_code: int | None = 0
+    reason: str | None = None
+    error: str | None = None
+    files_changed: int = 1
+    log: str = "working\n"
+    progress: bool = True
+    """False: alive, but heartbeat, CPU, log and files stand still from the start on."""
+    vanishes: bool = False
+    """At its end the process is gone and left no final status."""
+    waiting_input: bool = False
+    rate_limited_until: float | None = None
+
+
+Script = Callable[[StartOrder], Plan]
+
+FAILS = Plan(state=RunState.FAILED, exit_code=1, reason="exit", error="exit status 1")
+HANGS = Plan(seconds=math.inf)
+SILENT = Plan(seconds=math.inf, progress=False)
+VANISHES = Plan(vanishes=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong with one call. The fields combine, in the order they are listed."""
+
+    delay: float = 0.0
+    """Seconds that pass before the node gets the request."""
+    lost_before: bool = False
+    """The request never arrives; the caller hears TransportLost (start: Unknown)."""
+    in_pipe: float | None = None
+    """Only start: the caller hears Unknown at once; the request arrives this much later."""
+    refuse: str | None = None
+    """Only start: the node refuses with this reason."""
+    reply_delay: float = 0.0
+    """Seconds between the effect and the answer: a caller's time-out may strike in between."""
+    lost_after: bool = False
+    """The effect happened; its answer is lost."""
+
+
+LOST_BEFORE = Fault(lost_before=True)
+LOST_AFTER = Fault(lost_after=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One thing that really happened on a node, for history checkers."""
+
+    at: float
+    node: str
+    what: str
+    """`started`, `ended`, `vanished`, `refused:<reason>`, `voided` or `removed`."""
+    project: str
+    folder: str
+    lease: str
+
+
+@dataclass(slots=True)
+class FakeTask:
+    """One attempt on a node: the counterpart of a task's folder."""
+
+    order: StartOrder
+    plan: Plan
+    started_at: float
+    ends_at: float
+    state: RunState = RunState.RUNNING
+    alive: bool = True
+    pid: int = 0
+    exit_code: int | None = None
+    reason: str | None = None
+    error: str | None = None
+    completed_at: float | None = None
+    killed: bool = False
+    acked: bool = False
+
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class FakeNode:
+    """A machine in memory. Set `up` to False to cut it off; its tasks go on regardless."""
+
+    name: str
+    clock: Clock
+    script: Script = lambda order: Plan()
+    up: bool = True
+    unfit: str | None = None
+    """Text of the NodeUnfit that every call raises."""
+    skew: float = 0.0
+    wrapper: str | None = "f" * 64
+    programs: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    disk_total: int = 100_000_000_000
+    disk_free: int = 50_000_000_000
+    boot_id: str = "boot-1"
+    choose_fault: Callable[[str], Fault | None] | None = None
+    """Asked at each call with the name of the method; for faults drawn from a seed."""
+    tasks: dict[Key, FakeTask] = field(default_factory=dict)
+    trace: list[Trace] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    """Names of the methods that were called, in order."""
+    _faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
+    _voids: set[tuple[str, str, str]] = field(default_factory=set)
+    _last: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    _pipe: list[tuple[float, StartOrder]] = field(default_factory=list)
+    _pids: int = 1000
+    _listeners: list[Callable[[], None]] = field(default_factory=list)
+
+    # --- what a test does to it
+
+    def fail(self, method: str, *faults: Fault) -> None:
+        """The next calls of `method` meet these faults, one each."""
+        self._faults[method].extend(faults)
+
+    def reboot(self) -> None:
+        """Every process is gone; what was final stays final."""
+        self.settle()
+        self.boot_id = f"boot-{int(self.boot_id.rpartition('-')[2]) + 1}"
+        self._pipe.clear()
+        for task in self.tasks.values():
+            if task.alive:
+                self._vanish(task)
+        self.changed()
+
+    def finish(self, project: str, folder: str, plan: Plan | None = None) -> None:
+        """The task ends now, as `plan` (else its own plan) says."""
+        self.settle()
+        task = self.tasks[project, folder]
+        if plan is not None:
+            task.plan = plan
+        task.ends_at = self.clock.wall()
+        self.changed()
+
+    def live(self) -> list[FakeTask]:
+        self.settle()
+        return [task for _, task in sorted(self.tasks.items()) if task.alive]
+
+    # --- what happens on the machine
+
+    def settle(self) -> None:
+        """Let everything happen that was due by now."""
+        now = self.clock.wall()
+        for at, order in sorted(self._pipe, key=lambda item: (item[0], item[1].folder)):
+            if at <= now:
+                self._pipe.remove((at, order))
+                self.start(order)
+        for _, task in sorted(self.tasks.items()):
+            if task.alive and task.ends_at <= now:
+                self._end(task)
+
+    def next_due(self) -> float:
+        """When something will happen by itself next; infinity for never."""
+        ends = [task.ends_at for task in self.tasks.values() if task.alive]
+        return min([*ends, *(at for at, _ in self._pipe)], default=math.inf)
+
+    def changed(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    def start(self, order: StartOrder, refuse: str | None = None) -> StartOutcome:
+        key = (order.project, order.folder)
+        known = self.tasks.get(key)
+        reason = refuse or self._objection(order, known)
+        if reason is not None:
+            self._note(f"refused:{reason}", order)
+            seen = self.observe(known) if known is not None else None
+            return Refused(reason, f"{order.folder}: {reason}", seen)
+        plan = self.script(order)
+        now = self.clock.wall()
+        self._pids += 1
+        length = min(plan.seconds, float(order.timeout))
+        task = FakeTask(order, plan, started_at=now, ends_at=now + length, pid=self._pids)
+        self.tasks[key] = task
+        self._last[key] = (order.sequence, order.attempt)
+        self._note("started", order)
+        self.changed()
+        return Started(self.observe(task))
+
+    def send_late(self, order: StartOrder, seconds: float) -> None:
+        self._pipe.append((self.clock.wall() + seconds, order))
+        self.changed()
+
+    def _objection(self, order: StartOrder, known: FakeTask | None) -> str | None:
+        if (order.project, order.folder, order.lease) in self._voids:
+            return "void"
+        if known is not None and known.alive:
+            return "alive"
+        last = self._last.get((order.project, order.folder))
+        if last is not None and order.sequence <= last[0]:
+            return "stale"
+        return None
+
+    def void(self, ref: TaskRef) -> VoidOutcome:
+        task = self.tasks.get((ref.project, ref.folder))
+        if task is not None and task.order.lease == ref.lease:
+            return Adopted(self.observe(task))
+        self._voids.add((ref.project, ref.folder, ref.lease))
+        self.trace.append(
+            Trace(self.clock.wall(), self.name, "voided", ref.project, ref.folder, ref.lease)
+        )
+        return Voided()
+
+    def kill(self, ref: TaskRef, grace: float) -> KillOutcome:
+        task = self.tasks.get((ref.project, ref.folder))
+        if task is not None and task.order.lease != ref.lease:
+            return KillOutcome.OTHER_LEASE
+        if task is None or not task.alive:
+            return KillOutcome.GONE
+        task.killed = True
+        task.ends_at = min(task.ends_at, self.clock.wall() + grace)
+        self.changed()
+        return KillOutcome.ENDING
+
+    def ack(self, refs: Iterable[TaskRef]) -> None:
+        for ref in refs:
+            task = self.tasks.get((ref.project, ref.folder))
+            if task is not None and task.order.lease == ref.lease and not task.alive:
+                task.acked = True
+
+    def cleanup(self, tasks: Iterable[Key]) -> None:
+        for key in tasks:
+            task = self.tasks.get(key)
+            if task is not None and task.acked and not task.alive:
+                self._note("removed", task.order)
+                del self.tasks[key]
+
+    def observations(self) -> tuple[Observation, ...]:
+        return tuple(
+            self.observe(task)
+            for _, task in sorted(self.tasks.items())
+            if task.alive or not task.acked
+        )
+
+    def observe(self, task: FakeTask) -> Observation:
+        order, now = task.order, self.clock.wall()
+        moving = now if task.alive else (task.completed_at or task.ends_at)
+        moved = max(task.started_at, moving) if task.plan.progress else task.started_at
+        final = task.state.final
+        return Observation(
+            node=self.name,
+            project=order.project,
+            folder=order.folder,
+            task_id=order.task_id,
+            lease=order.lease,
+            attempt=order.attempt,
+            state=task.state,
+            alive=task.alive,
+            pid=task.pid,
+            exit_code=task.exit_code,
+            reason=task.reason,
+            error=task.error,
+            started_at=task.started_at,
+            completed_at=task.completed_at,
+            heartbeat_at=moved,
+            cpu_seconds=(moved - task.started_at) / 2,
+            log_at=moved,
+            log_size=len(task.plan.log),
+            files_at=moved,
+            waiting_input=task.plan.waiting_input and task.alive,
+            log_file=f"{order.project}/tasks/{order.folder}/task.log",
+            files_changed=task.plan.files_changed if final else 0,
+            gates=dict.fromkeys(order.gates, "passed") if task.state is RunState.COMPLETED else {},
+            rate_limited_until=task.plan.rate_limited_until if final else None,
+            wrapper=self.wrapper,
+        )
+
+    def _end(self, task: FakeTask) -> None:
+        if task.plan.vanishes and not task.killed:
+            self._vanish(task)
+            return
+        task.alive = False
+        task.completed_at = task.ends_at
+        if task.killed:
+            task.state, task.exit_code, task.reason = RunState.FAILED, 143, "killed"
+            task.error = "ended on request"
+        elif task.ends_at >= task.started_at + task.order.timeout:
+            task.state, task.exit_code, task.reason = RunState.TIMEOUT, 124, "timeout"
+            task.error = f"time limit of {task.order.timeout} s"
+        else:
+            plan = task.plan
+            task.state, task.exit_code = plan.state, plan.exit_code
+            task.reason, task.error = plan.reason, plan.error
+        self._note("ended", task.order)
+
+    def _vanish(self, task: FakeTask) -> None:
+        task.alive = False
+        task.ends_at = min(task.ends_at, self.clock.wall())
+        self._note("vanished", task.order)
+
+    def _note(self, what: str, order: StartOrder) -> None:
+        self.trace.append(
+            Trace(self.clock.wall(), self.name, what, order.project, order.folder, order.lease)
+        )
+
+    def take_fault(self, method: str) -> Fault:
+        self.calls.append(method)
+        queue = self._faults[method]
+        if queue:
+            return queue.popleft()
+        drawn = self.choose_fault(method) if self.choose_fault is not None else None
+        return drawn if drawn is not None else Fault()
+
+
+class FakeTransport:
+    """A controller's way to a `FakeNode`: the Transport protocol, with `run` for reports."""
+
+    def __init__(self, machine: FakeNode, reporter: Reporter, clock: Clock) -> None:
+        self.machine = machine
+        self.node = machine.name
+        self._reporter = reporter
+        self._clock = clock
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Report every change unasked, the whole state first, as `serve` does."""
+        wake = trio.Event()
+        told: dict[Key, tuple[str, RunState, bool, bool]] = {}
+
+        def awaken() -> None:
+            wake.set()
+
+        self.machine._listeners.append(awaken)
+        try:
+            task_status.started()
+            while True:
+                self.machine.settle()
+                if self.machine.up and self.machine.unfit is None:
+                    self._report_news(told)
+                due = self.machine.next_due() - self._clock.wall()
+                wake = trio.Event()
+                with trio.move_on_after(max(0.0, due)):
+                    await wake.wait()
+        finally:
+            self.machine._listeners.remove(awaken)
+
+    def _report_news(self, told: dict[Key, tuple[str, RunState, bool, bool]]) -> None:
+        news = []
+        for seen in self.machine.observations():
+            key, now = (
+                (seen.project, seen.folder),
+                (
+                    seen.lease or "",
+                    seen.state,
+                    seen.alive,
+                    seen.waiting_input,
+                ),
+            )
+            if told.get(key) != now:
+                told[key] = now
+                news.append(seen)
+        if news:
+            self._reporter(news)
+
+    async def _arrive(self, method: str) -> Fault:
+        """Bring a request to the node, or raise. Always a checkpoint."""
+        fault = self.machine.take_fault(method)
+        await trio.sleep(fault.delay)
+        if self.machine.unfit is not None:
+            raise NodeUnfit(self.node, self.machine.unfit)
+        if fault.lost_before or not self.machine.up:
+            raise TransportLost(self.node, f"no answer to {method}")
+        self.machine.settle()
+        return fault
+
+    async def _answer(self, method: str, fault: Fault) -> None:
+        if fault.reply_delay:
+            await trio.sleep(fault.reply_delay)
+        if fault.lost_after or not self.machine.up:
+            raise TransportLost(self.node, f"the answer to {method} was lost")
+
+    async def start(self, order: StartOrder) -> StartOutcome:
+        try:
+            fault = await self._arrive("start")
+            if fault.in_pipe is not None:
+                self.machine.send_late(order, fault.in_pipe)
+                return Unknown(f"{self.node}: no answer to start")
+            outcome = self.machine.start(order, fault.refuse)
+            await self._answer("start", fault)
+        except TransportLost as lost:
+            return Unknown(str(lost))
+        return outcome
+
+    async def void(self, ref: TaskRef) -> VoidOutcome:
+        fault = await self._arrive("void")
+        outcome = self.machine.void(ref)
+        await self._answer("void", fault)
+        return outcome
+
+    async def collect(self) -> Collection:
+        fault = await self._arrive("collect")
+        tasks = self.machine.observations()
+        await self._answer("collect", fault)
+        return Collection(self.node, self._clock.wall(), tasks)
+
+    async def kill(self, ref: TaskRef, grace: float) -> KillOutcome:
+        fault = await self._arrive("kill")
+        outcome = self.machine.kill(ref, grace)
+        await self._answer("kill", fault)
+        return outcome
+
+    async def probe(self, programs: Sequence[str] = ()) -> Probe:
+        fault = await self._arrive("probe")
+        machine = self.machine
+        await self._answer("probe", fault)
+        return Probe(
+            node=self.node,
+            at=self._clock.wall(),
+            round_trip=0.001,
+            clock_skew=machine.skew,
+            load=(0.1, 0.1, 0.1),
+            cpus=8,
+            memory_total=16_000_000_000,
+            memory_free=8_000_000_000,
+            disk_total=machine.disk_total,
+            disk_free=machine.disk_free,
+            wrapper=machine.wrapper,
+            python="3.11.0",
+            git="2.40.0",
+            boot_id=machine.boot_id,
+            agents={name: machine.programs[name] for name in programs if name in machine.programs},
+        )
+
+    async def ack(self, refs: Sequence[TaskRef]) -> None:
+        fault = await self._arrive("ack")
+        self.machine.ack(refs)
+        await self._answer("ack", fault)
+
+    async def cleanup(self, tasks: Sequence[tuple[str, str]]) -> None:
+        fault = await self._arrive("cleanup")
+        self.machine.cleanup(tasks)
+        await self._answer("cleanup", fault)
+
+    async def read_log(
+        self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
+    ) -> LogChunk:
+        fault = await self._arrive("read_log")
+        task = self.machine.tasks.get((project, folder))
+        text = task.plan.log if task is not None and name == "task.log" else ""
+        await self._answer("read_log", fault)
+        alive = task is not None and task.alive
+        return LogChunk(offset, len(text), text[offset : offset + limit], alive)
+
+
+class FakeFleet:
+    """The fleet's registry over fake nodes: `transport(node)` as the real one has it."""
+
+    def __init__(self, clock: Clock, reporter: Reporter, machines: Iterable[FakeNode] = ()) -> None:
+        self.clock = clock
+        self.reporter = reporter
+        self.machines = {machine.name: machine for machine in machines}
+        self._transports: dict[str, FakeTransport] = {}
+
+    def add(self, name: str, script: Script = lambda order: Plan()) -> FakeNode:
+        """Return a new machine of that name."""
+        machine = self.machines[name] = FakeNode(name, self.clock, script)
+        return machine
+
+    def transport(self, node: Node) -> FakeTransport | None:
+        """Return the way to `node`, or None where no such machine is known."""
+        machine = self.machines.get(node.name)
+        if machine is None:
+            return None
+        if node.name not in self._transports:
+            self._transports[node.name] = FakeTransport(machine, self.reporter, self.clock)
+        return self._transports[node.name]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Report for every machine that is known now."""
+        async with trio.open_nursery() as nursery:
+            for machine in self.machines.values():
+                known = FakeTransport(machine, self.reporter, self.clock)
+                self._transports[machine.name] = known
+                await nursery.start(known.run, name=f"fake {machine.name}")
+            task_status.started()
