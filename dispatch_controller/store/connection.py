@@ -1,0 +1,55 @@
+"""The short connection: every access to dispatch.db is one of these, closed after use."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BUSY_TIMEOUT = 30_000
+"""Milliseconds SQLite waits for a lock; fixed by the user (database.md)."""
+
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether somebody else's lock was in the way, so that trying again is right."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _BUSY_CODES
+
+
+@contextmanager
+def get_db(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database, and close it: what is not committed at the end is rolled back.
+
+    The connection is in autocommit; who writes says BEGIN and COMMIT. Raises sqlite3.Error; a
+    missing file is an error and is not created.
+    """
+    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    try:
+        conn.row_factory = sqlite3.Row
+        _enter_wal(conn)
+        conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+        conn.execute("PRAGMA synchronous=FULL")
+        if sys.platform == "darwin":
+            conn.execute("PRAGMA fullfsync=1")
+        yield conn
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        conn.close()
+
+
+def _enter_wal(conn: sqlite3.Connection) -> None:
+    """Set WAL. SQLite does not wait for a neighbour at the first switch, so ask until it is."""
+    while True:
+        try:
+            if conn.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
+                return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+        time.sleep(0.005)

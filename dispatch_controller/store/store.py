@@ -1,0 +1,81 @@
+"""Store.read and Store.write: how everything else reaches the database."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import trio
+
+from dispatch_controller.runtime.threads import RunSync
+from dispatch_controller.store.connection import get_db, is_busy
+from dispatch_controller.store.writer import Connection, Writer, WriterStats
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+READERS = 4
+"""Reads at a time. They only wait for the disk and for each other's share of two cores."""
+
+
+class Store:
+    """The database, as functions of a connection run in worker threads."""
+
+    def __init__(self, path: Path, run_sync: RunSync, absent: frozenset[str] = frozenset()) -> None:
+        self.path = path
+        self.absent = absent
+        """Younger tables that this database lacks (schema.YOUNGER)."""
+        self._run_sync = run_sync
+        self._readers = trio.CapacityLimiter(READERS)
+        self._writer = Writer(path, run_sync)
+
+    @property
+    def stats(self) -> WriterStats:
+        return self._writer.stats
+
+    @property
+    def depth(self) -> int:
+        """Units queued for writing."""
+        return self._writer.depth
+
+    async def read(
+        self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `fn(conn, *args)`, run on one snapshot. Raises sqlite3.Error, never a busy one."""
+
+        def reading() -> T:
+            return read_snapshot(self.path, lambda conn: fn(conn, *args, **kwargs))
+
+        return await self._run_sync(reading, limiter=self._readers)
+
+    async def write(
+        self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `fn(conn, *args)` once it is committed (Writer.write)."""
+        return await self._writer.write(lambda conn: fn(conn, *args, **kwargs))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what is queued until `drain`; an infrastructure task."""
+        await self._writer.run(task_status=task_status)
+
+    def drain(self) -> None:
+        self._writer.drain()
+
+
+def read_snapshot(path: Path, fn: Callable[[Connection], T]) -> T:
+    """Return `fn(conn)` on one snapshot of the database, waiting while it is busy."""
+    while True:
+        try:
+            with get_db(path) as conn:
+                conn.execute("BEGIN")
+                value = fn(Connection(conn))
+                if isinstance(value, sqlite3.Cursor | sqlite3.Row):
+                    raise TypeError("a read returns plain values, not rows or cursors")
+                return value
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+        time.sleep(0.005)
