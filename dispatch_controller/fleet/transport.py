@@ -30,6 +30,11 @@ class TransportLost(Exception):
     def __init__(self, node: str, message: str) -> None:
         super().__init__(f"{node}: {message}")
         self.node = node
+        self.message = message
+
+    def again(self) -> TransportLost:
+        """Return the same failure as a new exception, for one more who waited for it."""
+        return type(self)(self.node, self.message)
 
 
 class NodeUnfit(TransportLost):
