@@ -78,7 +78,8 @@ def locate(spec_files: Iterable[str], *, base: Path) -> dict[str, str]:
     for spec_file in set(spec_files):
         try:
             path = base / Path(spec_file).expanduser()
-            path.stat()
+            if not stat.S_ISREG(path.stat().st_mode):
+                continue
         except (FileNotFoundError, NotADirectoryError, ValueError, RuntimeError):
             continue  # RuntimeError: the home folder of a user who does not exist.
         except OSError as error:

@@ -83,7 +83,7 @@ def dependencies(node: Node) -> tuple[str, ...]:
         if node.text.strip().lower() in _NONE_WORDS:
             return ()
         return tuple(dict.fromkeys(re.split(r"[\s,]+", node.text.strip(" ,\t\n"))))
-    return tuple(dict.fromkeys(_items(node)))
+    return tuple(dict.fromkeys(item for item in _items(node) if item))
 
 
 def modified_paths(node: Node) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _pieces(value: str) -> list[str]:
 
 
 def _items(node: Node) -> list[str]:
-    """Return a list's items as text; empty ones count for nothing."""
+    """Return a list's items as text, without nulls."""
     if not isinstance(node, Sequence):
         raise Odd(f"it is {_kind(node)}, not a list", node.line)
     return [text(item) for item in node.items if not _is_null(item)]

@@ -75,7 +75,7 @@ def split(text: str) -> Block | None:
     opening = _OPENING.match(text)
     if opening is None:
         return None
-    line = opening.group().count("\n") + 1
+    line = opening.group().rstrip().count("\n") + 2
     closing = _CLOSING.search(text, opening.end())
     if closing is None:
         return Block(text[opening.end() :], line, False, "")
@@ -104,7 +104,8 @@ def load(block: Block) -> dict[str, tuple[int, Node]] | None:
         mark = error.problem_mark or error.context_mark
         line = block.line + (mark.line if mark is not None else 0)
         problem = error.problem or error.context or "it cannot be parsed"
-        hint = "; use spaces, not tabs" if "\\t" in problem else "; quote values that hold : or #"
+        tab = "tab" in problem or "\\t" in problem
+        hint = "; use spaces, not tabs" if tab else "; quote values that hold : or #"
         raise FrontMatterError(line, f"front matter is not valid YAML: {problem}{hint}") from error
     except yaml.YAMLError as error:
         raise FrontMatterError(block.line, f"front matter is not valid YAML: {error}") from error
@@ -136,7 +137,7 @@ def _build(events: Iterator[yaml.Event], first_line: int) -> Node | None:
         node: Node
         match event:
             case yaml.ScalarEvent():
-                node = Scalar(event.value, line, plain=event.style is None)
+                node = Scalar(event.value, line, plain=event.implicit[0])
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 if len(stack) == _DEEPEST:
                     raise FrontMatterError(line, f"front matter nests deeper than {_DEEPEST}")

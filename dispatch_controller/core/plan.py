@@ -67,7 +67,7 @@ class SpecWarning:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write, and what to tell. Every list is in the order of the files' paths."""
+    """What to write, and what to tell, in an order that depends on the input alone."""
 
     inserts: tuple[SpecColumns, ...] = ()
     updates: tuple[SpecColumns, ...] = ()

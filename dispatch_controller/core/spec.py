@@ -114,11 +114,9 @@ def parse(
     # The first paragraph only: a document may begin with a rule and say "project:" further down.
     opening = block.text.lstrip("\n").partition("\n\n")[0]
     may_be_spec = _named_as_runnable(path) or _SPEC_KEY.search(opening) is not None
+    if not block.closed:
+        return _not_closed(path, block.line - 1) if may_be_spec else Document(path)
     try:
-        if not block.closed:
-            raise FrontMatterError(
-                block.line - 1, "front matter is not closed; put a line with --- at its end"
-            )
         keys = front_matter.load(block)
     except FrontMatterError as error:
         if may_be_spec:
@@ -155,6 +153,10 @@ def _not_utf8(path: str, content: bytes, error: UnicodeDecodeError) -> Document 
     if starts_as_spec or _named_as_runnable(path):
         return SpecError(path, line, f"{at}; save the file as UTF-8")
     return Document(path, (f"line {line}: {at}; taken as a document",))
+
+
+def _not_closed(path: str, line: int) -> SpecError:
+    return SpecError(path, line, "front matter is not closed; put a line with --- at its end")
 
 
 def _without_front_matter(path: str) -> Document:
