@@ -30,7 +30,9 @@ _CHATTY = ("asyncssh", "hypercorn.access", "httpx", "httpcore", "asyncio")
 
 _SECRET_TEXT = re.compile(
     r"""(?ix)
-    (?P<before> \b(?:bearer|basic)\s+ | \b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?=[^\s/@]+@)
+    (?P<before> \bbearer\s+(?=\S*[\d._~+/-]|\S{16})
+      | \bauthorization["']?\s*[=:]\s*["']?(?:[a-z]+\s+)?
+      | \b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?=[^\s/@]+@)
       | \b[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d)["']?\s*[=:]\s*["']? )
     [^\s"',;&@]+
     | \b(?: sk-[\w-]{16,} | gh[pousr]_\w{20,} | github_pat_\w{20,} | xox[abprs]-[\w-]{10,}

@@ -175,12 +175,12 @@ class Settings(BaseSettings):
     home: FullPath = Field(description="folder of dispatch.db, nodes.json, projects.json, logs/")
     specs: FullPath = Field(
         default_factory=lambda data: data["home"] / "specs",
-        description="folder of the task specs, one folder a project; default <home>/specs",
+        description="folder of the task specs, one folder a project; default `<home>/specs`",
     )
     projects: FullPath = Field(
         default_factory=lambda data: data["home"] / "projects",
         description="folder that a relative repo_local of projects.json counts from; "
-        "default <home>/projects",
+        "default `<home>/projects`",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="address that HTTP listens on")
     port: int = Field(
@@ -203,7 +203,7 @@ class Settings(BaseSettings):
         default=30, description="seconds that steps in flight get at shutdown"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = Field(
-        default="info", description="least severity that is logged"
+        default="info", description="least severity that is logged: debug, info, warning or error"
     )
     loops: Loops = Field(default=Loops(), description="the seven loops")
     ssh: Ssh = Field(default=Ssh(), description="SSH")
@@ -215,7 +215,8 @@ class Settings(BaseSettings):
         default="own", description='"own", or the absolute path of a task-wrapper.sh on every node'
     )
     resume: Literal["fresh", "continue"] = Field(
-        default="fresh", description="whether a retry starts from what the last attempt left"
+        default="fresh",
+        description="fresh, or continue: a retry starts from what the last attempt left",
     )
     executors: dict[str, Executor] = Field(
         default_factory=dict, validate_default=True, description="agent programs by name"
@@ -339,7 +340,7 @@ def load_settings(
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        problems += [p for p in _explain(error, sources, data) if not _repeats(p, problems)]
+        problems += _explain(error, sources, data)
     if settings is not None:
         problems += _missing_files(settings, sources)
     if problems or settings is None:
@@ -411,11 +412,6 @@ def _did_you_mean(name: str) -> str:
     known |= {name.rpartition(".")[0] for name in known} - {""}
     like = difflib.get_close_matches(name, sorted(known), 1, 0.75)
     return f" (did you mean {like[0]}?)" if like else ""
-
-
-def _repeats(problem: str, problems: Sequence[str]) -> bool:
-    """Whether a name that the environment's own check refused comes again from the model."""
-    return any(problem.startswith(earlier.partition(": no such")[0] + ":") for earlier in problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,11 @@ class Source:
             if key not in found:
                 return None
             found = found[key]
-        for length in range(len(path), 0, -1):
-            name = self.names.get(".".join(path[:length]))
-            if name is not None:
-                return f"{self.label} {name}"
+        dotted = ".".join(path)
+        for setting in sorted(self.names, key=len, reverse=True):
+            # The name of the setting itself, of a table around it, or of something in it.
+            if f"{dotted}.".startswith(f"{setting}.") or setting.startswith(f"{dotted}."):
+                return f"{self.label} {self.names[setting]}"
         return self.label
 
 

@@ -1,0 +1,56 @@
+"""The command status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from dispatch_controller.cli.client import connect
+from dispatch_controller.cli.options import HomeOption, JsonOption, UrlOption
+from dispatch_controller.cli.output import (
+    cell,
+    print_json,
+    print_table,
+    short_duration,
+    status_cell,
+    stdout,
+)
+from dispatch_controller.model import TaskStatus
+
+
+def status(
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show how the controller, its loops and its nodes are."""
+    with connect(home, url) as client:
+        body = client.status()
+    if as_json:
+        print_json(body)
+        return
+    stdout().print(
+        cell(f"dispatch-controller {body['version']}", "bold"),
+        cell(f"up {short_duration(body['uptime'])}"),
+    )
+    counts: dict[str, int] = body["tasks"]
+    print_table(
+        ["tasks", ""],
+        ([status_cell(state), cell(counts.get(state, 0))] for state in TaskStatus),
+    )
+    print_table(
+        ["loop", "cycle", "last good step", "restarts", "last error"],
+        (_loop(name, loop) for name, loop in body["loops"].items()),
+    )
+    stdout().print(f"{len(body['nodes'])} nodes; `dispatch-controller nodes` shows them")
+
+
+def _loop(name: str, loop: dict[str, Any]) -> list[Text]:
+    return [
+        cell(name, "bold"),
+        cell(loop.get("cycle")),
+        cell(loop.get("last_ok")),
+        cell(loop.get("restarts")),
+        cell(loop.get("last_error"), "red"),
+    ]

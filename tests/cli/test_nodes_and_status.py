@@ -1,0 +1,49 @@
+"""Commands about nodes, and status."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dispatch_controller.cli.nodes import state_cell
+from tests.cli.conftest import Run
+from tests.cli.controller import NODE, STATUS, FakeController
+
+
+def test_nodes_are_listed_with_or_without_saying_list(controller: FakeController, run: Run) -> None:
+    for arguments in (["--json"], ["list", "--json"], ["--json", "list"]):
+        assert json.loads(run("nodes", *arguments).out) == [NODE]
+    lines = run("nodes").out.splitlines()
+    assert lines[1].split()[:5] == ["mini", "ready", "2", "4", "shell"]
+
+
+def test_a_node_is_switched_off_and_on(controller: FakeController, run: Run) -> None:
+    assert run("nodes", "disable", "mini").out == "mini: disabled\n"
+    assert controller.requests[-1][:2] == ("POST", "/api/v1/nodes/mini/disable")
+    assert json.loads(run("nodes", "enable", "mini", "--json").out)["enabled"] == 1
+    result = run("nodes", "enable", "maxi")
+    assert result.code == 1
+    assert result.err
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, "ready"),
+        ({"free": 0}, "full"),
+        ({"reachable": False, "free": 0}, "unreachable"),
+        ({"quarantined": True, "reachable": False}, "quarantined"),
+        ({"enabled": 0, "quarantined": True}, "disabled"),
+    ],
+)
+def test_the_state_of_a_node_is_one_word(change: dict[str, object], word: str) -> None:
+    assert state_cell({**NODE, **change}).plain == word
+
+
+def test_status_gives_programs_the_body_as_it_is(controller: FakeController, run: Run) -> None:
+    assert json.loads(run("status", "--json").out) == STATUS
+    out = run("status").out
+    assert "dispatch-controller 0.1.0 up 1h 1m" in out
+    assert "reaper" in out
+    assert "1 nodes" in out
