@@ -19,6 +19,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from dispatch_controller.home import HomeError
 from dispatch_controller.settings import HIDDEN, secret_name
 
 FILE_NAME = "controller.log"
@@ -83,7 +84,7 @@ def configure_logging(
     """Send what is logged to `stream` (default: standard error) and to a rotated file in `folder`.
 
     The stream gets readable lines when it is a terminal, else JSON lines; the file always JSON.
-    Raises OSError when the file cannot be written.
+    Raises HomeError when the file cannot be written.
     """
     stream = sys.stderr if stream is None else stream
     redact = Redactor(known_secrets)
@@ -102,9 +103,13 @@ def configure_logging(
     terminal.setFormatter(_formatter(shared, readable if stream.isatty() else json_lines))
     handlers: list[logging.Handler] = [terminal]
     if folder is not None:
-        file = RotatingFileHandler(
-            folder / FILE_NAME, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
-        )
+        path = folder / FILE_NAME
+        try:
+            file = RotatingFileHandler(
+                path, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
+            )
+        except OSError as error:
+            raise HomeError(f"{path}: cannot be written: {error.strerror}") from error
         file.setFormatter(_formatter(shared, json_lines))
         handlers.append(file)
     close_logging()

@@ -131,10 +131,10 @@ class Ssh(Section):
         description="OpenSSH client configuration",
         validate_default=True,
     )
-    known_hosts: FullPath = Field(
-        default=Path("~/.ssh/known_hosts"),
-        description="host keys that are accepted",
-        validate_default=True,
+    known_hosts: FullPath | None = Field(
+        default=None,
+        description="file of accepted host keys, instead of what ssh.config says "
+        "or else ~/.ssh/known_hosts",
     )
     identity_files: tuple[FullPath, ...] = Field(
         default=(), description="private keys beside those of ssh.config and the agent"
@@ -246,6 +246,17 @@ class Settings(BaseSettings):
     def loopback(self) -> bool:
         """Whether only this machine's users can reach the HTTP address."""
         return is_loopback(self.host)
+
+    def secrets(self) -> list[str]:
+        """Return the secret values themselves, for those who must keep them out of sight."""
+        hidden = [value for value in (self.api_token, self.webhook_url) if value is not None]
+        return [value.get_secret_value() for value in hidden] + [
+            value
+            for executor in self.executors.values()
+            for mode in executor.modes.values()
+            for name, value in mode.env.items()
+            if secret_name(name)
+        ]
 
     @field_validator("executors", mode="before")
     @classmethod

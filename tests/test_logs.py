@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from dispatch_controller import logs
+from dispatch_controller.home import HomeError
 from dispatch_controller.logs import (
     FILE_NAME,
     Redactor,
@@ -24,8 +25,9 @@ from dispatch_controller.logs import (
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    level = logging.getLogger().level
+    level, raising = logging.getLogger().level, logging.raiseExceptions
     yield
+    logging.raiseExceptions = raising
     close_logging()
     logging.captureWarnings(False)
     logging.getLogger().setLevel(level)
@@ -153,6 +155,12 @@ def test_the_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert names == [FILE_NAME, f"{FILE_NAME}.1", f"{FILE_NAME}.2"]
     assert all(path.stat().st_size <= 2000 for path in tmp_path.iterdir())
     assert lines((tmp_path / FILE_NAME).read_text())[-1]["number"] == 99
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(HomeError, match=f"{FILE_NAME}: cannot be written"):
+        configure_logging("info", tmp_path, stream=io.StringIO())
 
 
 def test_configuring_again_leaves_no_second_handler(tmp_path: Path) -> None:

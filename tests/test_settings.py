@@ -210,6 +210,8 @@ def test_origins_name_value_and_place_and_hide_secrets(tmp_path: Path) -> None:
         "ANTHROPIC_AUTH_TOKEN": HIDDEN,
         "ANTHROPIC_BASE_URL": "https://x",
     }
+    hook = "https://hooks.example.net/T0/secret"
+    assert settings.secrets() == ["s3cret", hook, "tok"]
     shown = json.dumps([row.value for row in rows.values()]) + repr(settings)
     assert "s3cret" not in shown
     assert "T0/secret" not in shown

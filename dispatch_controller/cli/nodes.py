@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dispatch_controller.cli.client import connect
 from dispatch_controller.cli.options import HomeOption, JsonOption, UrlOption
-from dispatch_controller.cli.output import cell, print_json, print_table, stdout
+from dispatch_controller.cli.output import cell, print_json, print_table, stdout, time_cell
 
 app = typer.Typer(
     help="List nodes; take one out of use, or back into it.", invoke_without_command=True
@@ -94,7 +94,7 @@ def _list(as_json: bool, home: Path | None, url: str | None) -> None:
                 cell(row["api_mode"]),
                 cell(row["priority"]),
                 cell(row["ssh_host"] or "this machine"),
-                cell(row["last_seen"], "dim"),
+                time_cell(row["last_seen"]),
                 cell(row["last_error"], "red"),
             ]
             for row in rows

@@ -10,11 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 STYLES = {
@@ -78,7 +79,17 @@ def cell(value: object, style: str = "") -> Text:
         value = f"{value:g}"
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        value = ", ".join(f"{key}: {clean(inner)}" for key, inner in value.items())
     return Text(" ".join(clean(value).split()), style)
+
+
+def time_cell(value: object) -> Text:
+    """Return a time (ISO 8601 or Unix seconds) in UTC, to the second."""
+    if isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC).isoformat()
+    text = re.sub(r"(\d)T(\d\d:\d\d:\d\d)(\.\d+)?(\+00:00|Z)$", r"\1 \2Z", str(value or ""))
+    return cell(text, "dim")
 
 
 def status_cell(status: object) -> Text:
@@ -92,7 +103,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Text]]) -> None
     if not console.is_terminal or len(lines) > LONG:
         _print_columns([[Text(heading) for heading in headings], *lines])
         return
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    columns = [Column(heading, overflow="fold") for heading in headings]
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for line in lines:
         table.add_row(*line)
     console.print(table)

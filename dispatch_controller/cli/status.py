@@ -15,6 +15,7 @@ from dispatch_controller.cli.output import (
     short_duration,
     status_cell,
     stdout,
+    time_cell,
 )
 from dispatch_controller.model import TaskStatus
 
@@ -43,14 +44,14 @@ def status(
         ["loop", "cycle", "last good step", "restarts", "last error"],
         (_loop(name, loop) for name, loop in body["loops"].items()),
     )
-    stdout().print(f"{len(body['nodes'])} nodes; `dispatch-controller nodes` shows them")
+    stdout().print(f"nodes: {len(body['nodes'])}; `dispatch-controller nodes` shows them")
 
 
 def _loop(name: str, loop: dict[str, Any]) -> list[Text]:
     return [
         cell(name, "bold"),
         cell(loop.get("cycle")),
-        cell(loop.get("last_ok")),
+        time_cell(loop.get("last_ok")),
         cell(loop.get("restarts")),
         cell(loop.get("last_error"), "red"),
     ]

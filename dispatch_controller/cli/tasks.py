@@ -24,6 +24,7 @@ from dispatch_controller.cli.output import (
     status_cell,
     stderr,
     stdout,
+    time_cell,
 )
 from dispatch_controller.model import TaskStatus
 
@@ -144,7 +145,7 @@ def show(
         ["when", "event", "node", "details"],
         (
             [
-                cell(event["timestamp"], "dim"),
+                time_cell(event["timestamp"]),
                 cell(event["event_type"], "bold"),
                 cell(event["node"]),
                 cell(event["details"]),

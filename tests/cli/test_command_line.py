@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,10 +130,32 @@ def test_a_reader_that_leaves_early_is_no_error(controller: FakeController, home
     assert "mistake" not in result.stderr
 
 
+def test_following_a_log_ends_quietly_with_ctrl_c(controller: FakeController, home: Home) -> None:
+    controller.tasks, controller.log, controller.alive = [row("S01", "running")], "one\n", True
+    with subprocess.Popen(
+        [sys.executable, "-m", "dispatch_controller", "logs", "-f", "S01"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": os.environ["PATH"], "DISPATCH_HOME": str(home.root)},
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "one\n"
+        following.send_signal(signal.SIGINT)
+        out, err = following.communicate(timeout=30)
+    assert (following.returncode, out, err) == (130, "", "")
+
+
 def test_log_text_keeps_colours_on_a_terminal_and_drops_what_moves_the_cursor() -> None:
     text = "\x1b[31mred\x1b[0m\x1b[2J\x1b]52;c;eA==\x07 tab\tend\r\n"
     assert output.log_text(text, terminal=True) == "\x1b[31mred\x1b[0m tab\tend\n"
     assert output.log_text(text, terminal=False) == text
+
+
+def test_times_are_told_to_the_second() -> None:
+    assert output.time_cell("2026-01-01T00:00:00.123456+00:00").plain == "2026-01-01 00:00:00Z"
+    assert output.time_cell(1767225600.9).plain == "2026-01-01 00:00:00Z"
+    assert output.time_cell(None).plain == ""
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from dispatch_controller.home import Controller, Home, write_controller
 from tests.cli.conftest import Run
-from tests.cli.controller import FakeController
+from tests.cli.controller import FakeController, Server
 
 COMMANDS = (
     ("status",),
@@ -118,6 +123,56 @@ class TestToken:
         result = run("tasks")
         assert result.code == 1
         assert "DISPATCH_API_TOKEN" in result.err
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate that names another machine, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mini.example.net")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+def test_tls_is_trusted_on_this_machine_by_the_certificate_in_the_settings(
+    home: Home, run: Run, certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server = Server(FakeController())
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.thread.start()
+    try:
+        url = server.controller.url.replace("http:", "https:")
+        write_controller(home, Controller(os.getpid(), url, "", "1"))
+        result = run("status")
+        assert result.code == 69
+        assert "certificate" in result.err
+        home.settings.write_text(
+            f'tls_certificate = "{certificate[0]}"\ntls_key = "{certificate[1]}"\n'
+        )
+        assert run("status").code == 0
+    finally:
+        server.stop()
 
 
 class Stranger(BaseHTTPRequestHandler):

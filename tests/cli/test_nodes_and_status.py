@@ -46,4 +46,4 @@ def test_status_gives_programs_the_body_as_it_is(controller: FakeController, run
     out = run("status").out
     assert "dispatch-controller 0.1.0 up 1h 1m" in out
     assert "reaper" in out
-    assert "1 nodes" in out
+    assert "nodes: 1" in out
