@@ -1,0 +1,1 @@
+"""The seven loops. They never import each other; they meet in the database and through wakes."""

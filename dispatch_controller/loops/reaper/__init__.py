@@ -1,0 +1,57 @@
+"""The reaper: what the nodes say is brought in, and what it leaves undone is put right."""
+
+from __future__ import annotations
+
+import trio
+
+from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.reaper.collect import Collector
+from dispatch_controller.loops.reaper.endings import finish_endings
+from dispatch_controller.loops.reaper.leases import cleanup_stale_leases
+from dispatch_controller.loops.reaper.retries import retry_failed
+from dispatch_controller.loops.reaper.stuck import Watch
+from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.runtime.every import every
+from dispatch_controller.runtime.substeps import run_substeps
+from dispatch_controller.store import file_locks, nodes
+
+
+class Reaper:
+    """The reaper loop (loops.md, Reaper), and the intake of what nodes tell unasked."""
+
+    def __init__(self, context: Context, recorder: Recorder) -> None:
+        self._context = context
+        self._recorder = recorder
+        self._watch = Watch(context)
+        self._collector = Collector(context, recorder, self._watch)
+
+    async def run(self) -> None:
+        context = self._context
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._recorder.run, name="intake")
+            await every(
+                self.step,
+                context.stats["reaper"],
+                interval=context.settings.loops.reaper.interval,
+                wake=context.wakes.reaper,
+                stop=context.stop,
+                clock=context.clock,
+            )
+            self._recorder.wake()
+
+    async def step(self, cycle: int) -> None:
+        """All sub-steps; each one's failure is its own."""
+        context = self._context
+        await run_substeps(
+            "reaper",
+            cycle,
+            {
+                "collect_task_status": self._collector.collect,
+                "reap_stuck": self._watch.reap_stuck,
+                "finish_endings": lambda: finish_endings(context, self._recorder),
+                "retry_failed": lambda: retry_failed(context),
+                "cleanup_stale_leases": lambda: cleanup_stale_leases(context),
+                "cleanup_stale_file_locks": lambda: context.store.write(file_locks.release_stale),
+                "sync_running_counts": lambda: context.store.write(nodes.sync_running_counts),
+            },
+        )

@@ -1,0 +1,141 @@
+"""collect_task_status and reap_ghosts: one round trip per node brings the state of all its tasks.
+
+"No process for this row" is judged on rows read before the scan, and written under the same
+lease; a node that did not answer says nothing about a task.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from dispatch_controller.core import liveness
+from dispatch_controller.core.retry import MOST_STARTS
+from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.reaper.leases import settle
+from dispatch_controller.loops.reaper.stuck import Watch
+from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.model import (
+    HELD,
+    Cause,
+    Collection,
+    Observation,
+    RunState,
+    Task,
+    TaskStatus,
+)
+from dispatch_controller.store import tasks, transitions
+from dispatch_controller.store.transitions import Ending
+
+log = structlog.get_logger(__name__)
+
+BROKEN_TWICE = 2
+"""Collections for which a status.json must stay broken before it counts as failed."""
+
+
+class Collector:
+    """Brings in what the nodes say of their tasks."""
+
+    def __init__(self, context: Context, recorder: Recorder, watch: Watch) -> None:
+        self._context = context
+        self._recorder = recorder
+        self._watch = watch
+        self._broken: Counter[str] = Counter()
+
+    async def collect(self) -> None:
+        """Ask every node at once; each answer is recorded as it comes."""
+        context = self._context
+        held = await context.store.read(tasks.in_status, *HELD)
+        fleet = sorted(context.knowledge.nodes) or sorted({task.node or "" for task in held})
+        self._watch.keep({task.lease_owner or "" for task in held})
+        async with trio.open_nursery() as nursery:
+            for node in fleet:
+                mine = [task for task in held if task.node == node]
+                nursery.start_soon(self._collect_node, node, mine, name=f"collect {node}")
+
+    async def _collect_node(self, node: str, held: Sequence[Task]) -> None:
+        context = self._context
+        transport = context.fleet.transport(node)
+        if transport is None:
+            return
+        in_flight = frozenset(context.knowledge.in_flight)
+        try:
+            collection = await transport.collect()
+        except TransportLost as lost:
+            context.knowledge.problems[node] = str(lost)
+            log.debug("not collected", node=node, error=str(lost))
+            return
+        if context.knowledge.answered(node, context.clock.wall()):
+            context.wakes.scheduling.set()
+        self._watch.see(collection)
+        readable = [seen for seen in collection.tasks if seen.state is not RunState.UNKNOWN]
+        if readable:
+            await self._recorder.acknowledge(await self._recorder.record(readable))
+        await self._judge_rest(collection, held, in_flight)
+
+    async def _judge_rest(
+        self, collection: Collection, held: Sequence[Task], in_flight: frozenset[str]
+    ) -> None:
+        """Deal with held rows for which the node told no readable state."""
+        told = {seen.lease: seen for seen in collection.tasks if seen.lease is not None}
+        broken = {seen.task_id: seen for seen in collection.tasks if seen.lease is None}
+        for task in held:
+            lease = task.lease_owner or ""
+            seen = told.get(lease) or broken.get(task.id)
+            if lease in in_flight:
+                continue
+            if task.status is TaskStatus.CLAIMED:
+                if seen is None or seen.state is RunState.UNKNOWN:
+                    await settle(self._context, self._recorder, task)
+            elif seen is None or _gone(seen):
+                await self._reap_ghost(task)
+            elif seen.state is RunState.UNKNOWN:
+                await self._count_broken(task, seen)
+            else:
+                self._broken.pop(lease, None)
+
+    async def _reap_ghost(self, task: Task) -> None:
+        context = self._context
+        now = context.clock.wall()
+        if not liveness.ghost(task, now):
+            return
+        why = f"no process of it on {task.node} and no final status"
+        log.warning("ghost", task=task.id, node=task.node, attempt=task.attempt)
+        await _return_or_fail(context, task, Cause.NODE, why)
+
+    async def _count_broken(self, task: Task, seen: Observation) -> None:
+        """A broken status.json is unknown; failed only without a process and twice in a row."""
+        lease = task.lease_owner or ""
+        if seen.alive:
+            self._broken.pop(lease, None)
+            return
+        self._broken[lease] += 1
+        if self._broken[lease] < BROKEN_TWICE:
+            return
+        self._broken.pop(lease)
+        await _return_or_fail(
+            self._context, task, Cause.NODE, f"its status.json on {task.node} stays unreadable"
+        )
+
+
+def _gone(seen: Observation) -> bool:
+    return seen.state is RunState.RUNNING and not seen.alive
+
+
+async def _return_or_fail(context: Context, task: Task, cause: Cause, why: str) -> None:
+    """Give the task back; after its last allowed start it fails, and is buried by the retry."""
+    now, lease = context.clock.wall(), task.lease_owner or ""
+    context.knowledge.failed_on[task.id] = task.node or ""
+    context.knowledge.last_error[task.id] = why
+    if task.attempt < MOST_STARTS:
+        await context.store.write(transitions.give_back, now, task.id, lease, cause=cause, why=why)
+        context.wakes.scheduling.set()
+        return
+    await context.store.write(
+        transitions.finish, now, task.id, lease, task.attempt,
+        Ending(completed=False, error=why), {"cause": cause, "reason": "ghost", "error": why},
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""Tasks that the controller has ended: by its own verdict, or because the operator cancelled.
+
+The wish is an event first, so that it survives a restart; the node's word ends it. Slot and files
+stay held until then (scheduling.md, States).
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from dispatch_controller.core.reports import EndedByUs
+from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.reaper.leases import ref_of
+from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.model import (
+    HELD,
+    Adopted,
+    Cause,
+    KillOutcome,
+    Observation,
+    Task,
+    TaskStatus,
+)
+from dispatch_controller.store import endings, tasks, transitions
+from dispatch_controller.store.transitions import Ending
+
+log = structlog.get_logger(__name__)
+
+GRACE = 30.0
+"""Seconds between TERM and KILL."""
+
+
+async def end(context: Context, task: Task, ending: EndedByUs) -> None:
+    """Have the process of a held task ended; what its node then says is recorded with `ending`."""
+    lease = task.lease_owner or ""
+    await context.store.write(endings.add, context.clock.wall(), task, ending)
+    context.knowledge.endings[lease] = ending
+    context.wakes.reaper.set()
+
+
+async def finish_endings(context: Context, recorder: Recorder) -> None:
+    """Tell the nodes, again and again, until each task that is to end has ended."""
+    wanted = dict(context.knowledge.endings)
+    if not wanted:
+        return
+    held = await context.store.read(tasks.in_status, *HELD)
+    leases = {task.lease_owner for task in held}
+    for lease in wanted.keys() - leases:
+        context.knowledge.endings.pop(lease, None)
+    for task in held:
+        ending = wanted.get(task.lease_owner or "")
+        if ending is not None and task.lease_owner not in context.knowledge.in_flight:
+            await _finish(context, recorder, task, ending)
+
+
+async def _finish(context: Context, recorder: Recorder, task: Task, ending: EndedByUs) -> None:
+    transport = context.fleet.transport(task.node or "")
+    if transport is None:
+        return
+    try:
+        if task.status is TaskStatus.CLAIMED:
+            outcome = await transport.void(ref_of(task))
+            gone = not isinstance(outcome, Adopted)
+            if isinstance(outcome, Adopted):
+                await _record(recorder, outcome.observation)
+        else:
+            gone = await transport.kill(ref_of(task), GRACE) is KillOutcome.GONE
+    except TransportLost as lost:
+        log.debug("not ended yet", task=task.id, node=task.node, error=str(lost))
+        return
+    if gone:
+        await _write_end(context, task, ending)
+
+
+async def _record(recorder: Recorder, seen: Observation) -> None:
+    await recorder.acknowledge(await recorder.record([seen]))
+
+
+async def _write_end(context: Context, task: Task, ending: EndedByUs) -> None:
+    """The node has no process of it and told no final status: it has ended."""
+    now, lease = context.clock.wall(), task.lease_owner or ""
+    if ending.cancelled:
+        await context.store.write(transitions.cancel, now, task.id, lease=lease, why=ending.why)
+    else:
+        await context.store.write(
+            transitions.finish, now, task.id, lease, task.attempt,
+            Ending(completed=False, error=ending.why),
+            {"cause": Cause(ending.cause), "reason": "killed", "error": ending.why},
+        )  # fmt: skip
+    context.knowledge.endings.pop(lease, None)
+    context.wakes.scheduling.set()

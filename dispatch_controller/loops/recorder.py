@@ -1,0 +1,122 @@
+"""Takes what machines say of tasks and has it recorded: pushed, collected or reported alike.
+
+Everything that comes in while a batch is being written becomes the next batch. What is recorded
+is acknowledged to the node only after COMMIT, so a lost report is told again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from dispatch_controller.core.reports import Confirm, Finish, GiveBack, Known, Stale
+from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops.context import Context
+from dispatch_controller.model import Observation, TaskRef
+from dispatch_controller.runtime.every import Wake
+from dispatch_controller.store import reports
+from dispatch_controller.store.reports import Recorded
+
+log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Records observations. `run` is a child of the reaper; `record` serves everybody."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._inbox: list[Observation] = []
+        self._filled = Wake()
+        self._acks = trio.CapacityLimiter(32)
+
+    def take(self, observations: Sequence[Observation]) -> None:
+        """Queue what a node told unasked. Does not block."""
+        if observations:
+            now = self._context.clock.wall()
+            for node in {seen.node for seen in observations}:
+                self._context.knowledge.answered(node, now)
+            self._inbox.extend(observations)
+            self._filled.set()
+
+    def wake(self) -> None:
+        """End `run` at a stop."""
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Record what `take` queues, until the stop."""
+        stop = self._context.stop
+        async with trio.open_nursery() as acks:
+            while not (stop.is_set() and not self._inbox):
+                await self._filled.wait()
+                self._filled.clear()
+                batch, self._inbox = self._inbox, []
+                if batch:
+                    recorded = await self.record(batch)
+                    acks.start_soon(self._acknowledge, recorded, name="acknowledge")
+                elif stop.is_set():
+                    return
+
+    async def record(self, observations: Sequence[Observation]) -> list[Recorded]:
+        """Return what became of each observation, once it is committed."""
+        context = self._context
+        recorded = await context.store.write(
+            reports.apply, context.clock.wall(), observations, dict(context.knowledge.endings)
+        )
+        freed = False
+        for one in recorded:
+            freed |= self._learn(one)
+        if freed:
+            context.wakes.scheduling.set()
+        return recorded
+
+    async def acknowledge(self, recorded: Sequence[Recorded]) -> None:
+        """Tell the nodes what need not be told again."""
+        await self._acknowledge(recorded)
+
+    def _learn(self, one: Recorded) -> bool:
+        """Remember what has no column; return whether a slot or a dependency became free."""
+        knowledge, seen = self._context.knowledge, one.seen
+        if not one.changed or one.task is None or isinstance(one.verdict, Confirm):
+            return False
+        lease = one.task.lease_owner or ""
+        knowledge.endings.pop(lease, None)
+        task_id = one.task.id
+        if isinstance(one.verdict, Finish) and one.verdict.completed:
+            knowledge.failed_on.pop(task_id, None)
+            knowledge.last_error.pop(task_id, None)
+            log.info("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)
+            return True
+        knowledge.failed_on[task_id] = seen.node
+        error = getattr(one.verdict, "error", None) or getattr(one.verdict, "why", None)
+        if error:
+            knowledge.last_error[task_id] = error
+        if seen.reason == "rate_limited":
+            knowledge.park(seen.node, seen.rate_limited_until, self._context.clock.wall())
+        if isinstance(one.verdict, Finish):
+            self._context.wakes.reaper.set()  # its retry is decided at once
+        log.info(
+            "task ended", task=task_id, node=seen.node, attempt=one.task.attempt,
+            cause=getattr(one.verdict, "cause", None), error=error,
+        )  # fmt: skip
+        return isinstance(one.verdict, Finish | GiveBack)
+
+    async def _acknowledge(self, recorded: Sequence[Recorded]) -> None:
+        """A node that does not hear it tells again, and is acknowledged then."""
+        refs: defaultdict[str, list[TaskRef]] = defaultdict(list)
+        for one in recorded:
+            seen = one.seen
+            settled = one.changed or isinstance(one.verdict, Known | Stale)
+            if seen.state.final and seen.lease is not None and settled:
+                refs[seen.node].append(TaskRef(seen.project, seen.folder, seen.lease))
+        for node, ended in sorted(refs.items()):
+            transport = self._context.fleet.transport(node)
+            if transport is None:
+                continue
+            try:
+                async with self._acks:
+                    await transport.ack(ended)
+            except TransportLost as lost:
+                log.debug("not acknowledged", node=node, error=str(lost))

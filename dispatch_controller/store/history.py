@@ -1,0 +1,46 @@
+"""What `events` says of failed tasks, as the retry rules need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dispatch_controller.core.retry import Failure, History
+from dispatch_controller.model import Cause, Task, TaskStatus
+from dispatch_controller.store import events, tasks
+from dispatch_controller.store.events import Event
+from dispatch_controller.store.writer import Connection
+
+_TYPES = ("task_failed", "attempt_refunded", "operator_retry", "task_retry")
+
+
+def failed(conn: Connection) -> list[tuple[Task, History]]:
+    """Return the failed tasks with their histories, by id."""
+    rows = tasks.in_status(conn, TaskStatus.FAILED)
+    if not rows:
+        return []
+    found = events.of_types(conn, [task.id for task in rows], _TYPES)
+    return [(task, _history(found[task.id])) for task in rows]
+
+
+def _history(told: Sequence[Event]) -> History:
+    """Only what came after the operator's last retry counts: attempt restarted at 0 then."""
+    starts = [n for n, event in enumerate(told) if event.event_type == "operator_retry"]
+    recent = told[starts[-1] + 1 :] if starts else told
+    return History(
+        refunds=sum(event.event_type == "attempt_refunded" for event in recent),
+        failures=tuple(_failure(e) for e in recent if e.event_type == "task_failed"),
+        extended_for_timeout=any(
+            event.event_type == "task_retry" and event.details.get("extended") == "timeout"
+            for event in recent
+        ),
+    )
+
+
+def _failure(event: Event) -> Failure:
+    cause, reason = event.details.get("cause"), event.details.get("reason")
+    exit_code = event.details.get("exit_code")
+    return Failure(
+        cause=Cause(str(cause)) if cause in set(Cause) else Cause.UNKNOWN,
+        reason=reason if isinstance(reason, str) else None,
+        exit_code=exit_code if isinstance(exit_code, int) else None,
+    )

@@ -1,0 +1,135 @@
+"""The table `nodes`. `enabled` is the operator's switch: only the operator's command writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dispatch_controller.core.times import iso, parse_iso
+from dispatch_controller.model import Node
+from dispatch_controller.store.writer import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What nodes.json says of a node and the table has a column for."""
+
+    name: str
+    ssh_host: str | None
+    slots: int
+    api_mode: str
+    work_dir: str
+    executor: str
+    priority: int
+
+
+def all_nodes(conn: Connection, *, reputation: bool = True) -> list[Node]:
+    """Return the nodes by name; `reputation` False where that table does not exist."""
+    if reputation:
+        rows = conn.execute(
+            "SELECT n.*, r.quarantined, r.quarantine_reason FROM nodes n"
+            " LEFT JOIN node_reputation r ON r.node = n.name ORDER BY n.name"
+        )
+    else:
+        rows = conn.execute(
+            "SELECT *, 0 AS quarantined, NULL AS quarantine_reason FROM nodes ORDER BY name"
+        )
+    return [_node(row) for row in rows]
+
+
+def _node(row: sqlite3.Row) -> Node:
+    def default(name: str, value: object) -> object:
+        return value if row[name] is None else row[name]
+
+    return Node(
+        name=row["name"],
+        ssh_host=row["ssh_host"],
+        slots=int(str(default("slots", 8))),
+        api_mode=str(default("api_mode", "direct")),
+        work_dir=str(default("work_dir", "~/dispatch")),
+        running_count=row["running_count"] or 0,
+        last_seen=parse_iso(row["last_seen"]),
+        enabled=row["enabled"] != 0,
+        executor=str(default("executor", "glm")),
+        priority=int(str(default("priority", 2))),
+        quarantined=bool(row["quarantined"]),
+        quarantine_reason=row["quarantine_reason"],
+    )
+
+
+_CONFIGURED = ("ssh_host", "slots", "api_mode", "work_dir", "executor", "priority")
+
+
+def differ(conn: Connection, configs: Sequence[NodeConfig]) -> bool:
+    """Whether `sync` would change anything."""
+    rows = {row["name"]: row for row in conn.execute("SELECT * FROM nodes")}
+    return any(
+        config.name not in rows
+        or any(rows[config.name][name] != getattr(config, name) for name in _CONFIGURED)
+        for config in configs
+    )
+
+
+def sync(conn: Connection, configs: Sequence[NodeConfig]) -> list[str]:
+    """Insert and update the nodes of nodes.json; return the names of those that changed."""
+    columns = ", ".join(_CONFIGURED)
+    values = ", ".join(f":{name}" for name in _CONFIGURED)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in _CONFIGURED)
+    differs = " OR ".join(f"{name} IS NOT excluded.{name}" for name in _CONFIGURED)
+    changed = []
+    for config in configs:
+        updated = conn.execute(
+            f"INSERT INTO nodes (name, {columns}) VALUES (:name, {values})"
+            f" ON CONFLICT (name) DO UPDATE SET {updates} WHERE {differs}",
+            {name: getattr(config, name) for name in ("name", *_CONFIGURED)},
+        )
+        if updated.rowcount:
+            changed.append(config.name)
+    return changed
+
+
+def remove(conn: Connection, name: str) -> bool:
+    """Remove a node that left nodes.json; one that holds tasks stays, without slots."""
+    removed = conn.execute(
+        "DELETE FROM nodes WHERE name = :name AND NOT EXISTS (SELECT 1 FROM tasks"
+        " WHERE node = :name AND status IN ('claimed', 'running'))",
+        {"name": name},
+    )
+    if removed.rowcount:
+        return True
+    conn.execute("UPDATE nodes SET slots = 0 WHERE name = ?", (name,))
+    return False
+
+
+def seen(conn: Connection, contacts: Iterable[tuple[str, float]]) -> None:
+    """Set last_seen, by the controller's clock, of nodes that answered."""
+    conn.executemany(
+        "UPDATE nodes SET last_seen = ? WHERE name = ?",
+        [(iso(at), name) for name, at in contacts],
+    )
+
+
+def sync_running_counts(conn: Connection) -> list[str]:
+    """Set running_count to the claimed and running tasks of each node; return what was off."""
+    held = (
+        "(SELECT count(*) FROM tasks t WHERE t.node = nodes.name"
+        " AND t.status IN ('claimed', 'running'))"
+    )
+    off = [
+        row["name"]
+        for row in conn.execute(
+            f"SELECT name FROM nodes WHERE running_count IS NOT {held} ORDER BY name"
+        )
+    ]
+    if off:
+        conn.execute(f"UPDATE nodes SET running_count = {held} WHERE running_count IS NOT {held}")
+    return off
+
+
+def set_enabled(conn: Connection, name: str, enabled: bool) -> bool:
+    """Throw the operator's switch; return whether there is such a node."""
+    return (
+        conn.execute("UPDATE nodes SET enabled = ? WHERE name = ?", (int(enabled), name)).rowcount
+        > 0
+    )

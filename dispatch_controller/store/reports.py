@@ -1,0 +1,136 @@
+"""Observations applied to the tasks they are about, a batch in one unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dispatch_controller.core.reports import (
+    Beat,
+    Confirm,
+    EndedByUs,
+    Finish,
+    GiveBack,
+    Known,
+    Stale,
+    Verdict,
+    judge,
+)
+from dispatch_controller.model import Observation, Task
+from dispatch_controller.store import events, tasks, transitions
+from dispatch_controller.store.transitions import Ending
+from dispatch_controller.store.writer import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of one observation."""
+
+    seen: Observation
+    task: Task | None
+    """The row as it was before."""
+    verdict: Verdict
+    changed: bool
+    """Whether the task's status changed."""
+
+
+def apply(
+    conn: Connection,
+    now: float,
+    observations: Sequence[Observation],
+    endings: Mapping[str, EndedByUs],
+) -> list[Recorded]:
+    """Judge each observation against its row and write what follows; in their order."""
+    rows: dict[str, Task | None] = {
+        **tasks.by_ids(conn, sorted({seen.task_id for seen in observations if seen.task_id}))
+    }
+    recorded = []
+    beats: list[tuple[str, str, float, int | None]] = []
+    for seen in observations:
+        task = rows.get(seen.task_id or "")
+        verdict = judge(task, seen, endings)
+        changed = _write(conn, now, task, seen, verdict, beats)
+        if changed and task is not None:
+            rows[task.id] = tasks.get(conn, task.id)
+        recorded.append(Recorded(seen, task, verdict, changed))
+    if beats:
+        transitions.renew(conn, now, beats)
+    return recorded
+
+
+def _write(
+    conn: Connection,
+    now: float,
+    task: Task | None,
+    seen: Observation,
+    verdict: Verdict,
+    beats: list[tuple[str, str, float, int | None]],
+) -> bool:
+    if isinstance(verdict, Stale):
+        if seen.state.final:
+            events.add(
+                conn, now, "stale_report", task_id=seen.task_id, node=seen.node,
+                lease=seen.lease, attempt=seen.attempt, state=seen.state, why=verdict.why,
+            )  # fmt: skip
+        return False
+    if task is None or task.lease_owner is None or isinstance(verdict, Known):
+        return False
+    lease = task.lease_owner
+    match verdict:
+        case Confirm():
+            return transitions.confirm(
+                conn, now, task.id, lease, pid=seen.pid, log_file=seen.log_file
+            )
+        case Beat():
+            beats.append((task.id, lease, seen.heartbeat_at or now, seen.pid))
+            return False
+        case GiveBack(cause, why):
+            return transitions.give_back(conn, now, task.id, lease, cause=cause, why=why)
+        case Finish(cancelled=True, error=error):
+            return transitions.cancel(conn, now, task.id, lease=lease, why=error or "cancelled")
+        case Finish():
+            return _finish(conn, now, task, lease, seen, verdict)
+        case _:
+            return False
+
+
+def _finish(
+    conn: Connection, now: float, task: Task, lease: str, seen: Observation, verdict: Finish
+) -> bool:
+    ended = seen.completed_at or now
+    started = seen.started_at or task.started_at
+    ending = Ending(
+        completed=verdict.completed,
+        error=verdict.error,
+        duration_seconds=None if started is None else max(0.0, ended - started),
+        completed_at=ended,
+        log_file=seen.log_file,
+        artifact_hash=seen.artifact_hash,
+        artifact_patch=seen.salvage,
+        loc_added=seen.loc_added,
+        loc_removed=seen.loc_removed,
+        files_changed=seen.files_changed,
+    )
+    details: dict[str, object] = {"gates": dict(seen.gates)}
+    if not verdict.completed:
+        details |= {
+            "cause": verdict.cause,
+            "reason": seen.reason,
+            "exit_code": seen.exit_code,
+            "error": verdict.error,
+        }
+    if seen.git_branch:
+        details["git_branch"] = seen.git_branch
+    if not transitions.finish(conn, now, task.id, lease, task.attempt, ending, details):
+        return False
+    if verdict.cause is not None and not verdict.cause.costs_a_retry:
+        events.add(
+            conn, now, "attempt_refunded", task_id=task.id, node=seen.node, lease=lease,
+            cause=verdict.cause, why=verdict.error,
+        )  # fmt: skip
+    if seen.outside:
+        events.add(
+            conn, now, "write_set_violation", task_id=task.id, node=seen.node, lease=lease,
+            files=list(seen.outside),
+        )  # fmt: skip
+    return True

@@ -1,0 +1,54 @@
+"""What registration reads of the tasks, and its plan written to them."""
+
+from __future__ import annotations
+
+import json
+
+from dispatch_controller.core.plan import KnownTask, Plan
+from dispatch_controller.model import TaskStatus
+from dispatch_controller.store import events, transitions
+from dispatch_controller.store.tasks import strings
+from dispatch_controller.store.writer import Connection
+
+
+def known(conn: Connection) -> list[KnownTask]:
+    """Return all tasks, as far as registration looks at them, by id."""
+    rows = conn.execute(
+        "SELECT id, project, spec_file, spec_hash, status, depends_on, modifies, exclusive,"
+        " coalesce(priority, 2) AS priority, coalesce(max_retries, 2) AS max_retries,"
+        " coalesce(estimated_minutes, 30) AS estimated_minutes FROM tasks ORDER BY id"
+    )
+    return [
+        KnownTask(
+            id=row["id"],
+            project=row["project"],
+            spec_file=row["spec_file"],
+            spec_hash=row["spec_hash"],
+            status=TaskStatus(row["status"]),
+            depends_on=() if row["depends_on"] == "[]" else strings(row["depends_on"]),
+            modifies=strings(row["modifies"]) or (),
+            exclusive=bool(row["exclusive"]),
+            priority=row["priority"],
+            max_retries=row["max_retries"],
+            estimated_minutes=row["estimated_minutes"],
+        )
+        for row in rows
+    ]
+
+
+def write_plan(conn: Connection, now: float, plan: Plan) -> None:
+    """Write what a registration changes. Rows that have moved on since are left as they are."""
+    for columns in plan.inserts:
+        transitions.register(conn, now, columns)
+    for columns in plan.updates:
+        transitions.update_from_spec(conn, now, columns)
+    conn.executemany(
+        "UPDATE tasks SET depends_on = ? WHERE id = ? AND status IN ('pending', 'failed')",
+        [(json.dumps(parents, ensure_ascii=False), task_id) for task_id, parents in plan.links],
+    )
+    conn.executemany(
+        "UPDATE tasks SET spec_hash = ? WHERE id = ? AND spec_hash IS NULL",
+        [(spec_hash, task_id) for task_id, spec_hash in plan.hashes],
+    )
+    for event in plan.events:
+        events.add(conn, now, event.event_type, task_id=event.task_id, **event.details)
