@@ -20,7 +20,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from dispatch_controller.home import HomeError
-from dispatch_controller.settings import HIDDEN, secret_name
+from dispatch_controller.settings_report import HIDDEN, secret_name
 
 FILE_NAME = "controller.log"
 FILE_BYTES = 10 * 1024 * 1024

@@ -8,26 +8,19 @@ directly reads nothing at all: what is not given is the default.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -37,19 +30,18 @@ from pydantic_settings import (
 
 from dispatch_controller import settings_sources
 from dispatch_controller.executors import Executor, with_shipped
-from dispatch_controller.settings_sources import Source
-
-HIDDEN = "(hidden)"
-
-_SECRET_NAME = re.compile(
-    r"(?i)(api_?key|token|secret|passw(or)?d|passphrase|authorization|cookie|credential|webhook_url"
-    r"|private_?key)$"
+from dispatch_controller.settings_report import Origin, explain, flatten, secret_name, where
+from dispatch_controller.settings_sections import (
+    FullPath,
+    Loops,
+    Lower,
+    Network,
+    Retry,
+    Seconds,
+    Ssh,
+    is_loopback,
 )
-
-
-def secret_name(name: str) -> bool:
-    """Whether something of that name (a setting, a variable, a log key) is not to be shown."""
-    return _SECRET_NAME.search(name.replace("-", "_")) is not None
+from dispatch_controller.settings_sources import Source
 
 
 class SettingsError(Exception):
@@ -58,113 +50,6 @@ class SettingsError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-def _full_path(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_absolute():
-        raise ValueError("write an absolute path, or one that starts with ~/")
-    return path
-
-
-FullPath = Annotated[Path, AfterValidator(_full_path)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Loop(Section):
-    """One of the seven loops (loops.md)."""
-
-    interval: Seconds = Field(description="seconds from the end of a step to the next one")
-    enabled: bool = Field(default=True, description="whether it runs at all")
-
-
-LOOP_INTERVALS: Mapping[str, float] = {
-    "scheduling": 10,
-    "health_check": 15,
-    "probe_workers": 30,
-    "db_sync": 30,
-    "reaper": 60,
-    "guardian": 300,
-    "factory": 60,
-}
-"""Seconds, as in the table of loops.md."""
-
-
-def _loop(name: str) -> Loop:
-    value: Loop = Field(default=Loop(interval=LOOP_INTERVALS[name]), description=f"the {name} loop")
-    return value
-
-
-class Loops(Section):
-    """All loops by name."""
-
-    scheduling: Loop = _loop("scheduling")
-    health_check: Loop = _loop("health_check")
-    probe_workers: Loop = _loop("probe_workers")
-    db_sync: Loop = _loop("db_sync")
-    reaper: Loop = _loop("reaper")
-    guardian: Loop = _loop("guardian")
-    factory: Loop = _loop("factory")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_interval(cls, data: object) -> object:
-        if not isinstance(data, Mapping):
-            return data
-        return {
-            name: {"interval": LOOP_INTERVALS[name], **value}
-            if name in LOOP_INTERVALS and isinstance(value, Mapping)
-            else value
-            for name, value in data.items()
-        }
-
-
-class Ssh(Section):
-    """How SSH nodes are reached (nodes.md, "Transports")."""
-
-    config: FullPath = Field(
-        default=Path("~/.ssh/config"),
-        description="OpenSSH client configuration",
-        validate_default=True,
-    )
-    known_hosts: FullPath | None = Field(
-        default=None,
-        description="file of accepted host keys, instead of what ssh.config says "
-        "or else ~/.ssh/known_hosts",
-    )
-    identity_files: tuple[FullPath, ...] = Field(
-        default=(), description="private keys beside those of ssh.config and the agent"
-    )
-    connect_timeout: Seconds = Field(default=10, description="seconds to connect and log in")
-    command_timeout: Seconds = Field(default=30, description="seconds for one command")
-    transfer_timeout: Seconds = Field(default=60, description="seconds for one file transfer")
-    max_channels: int = Field(
-        default=8, ge=1, description="channels open at once to one node (sshd's MaxSessions is 10)"
-    )
-
-
-class Retry(Section):
-    """Back-off of failed tasks (scheduling.md, "Retries")."""
-
-    base: Seconds = Field(
-        default=120, description="seconds before the first retry; doubles each time"
-    )
-    limit: Seconds = Field(default=3600, description="seconds a retry waits at most")
-
-    @field_validator("limit")
-    @classmethod
-    def _above_base(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("base", 0):
-            raise ValueError("must not be less than retry.base")
-        return value
-
-
-Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings(BaseSettings):
@@ -309,16 +194,6 @@ class Settings(BaseSettings):
         return value
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or address, without brackets) is this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def load_settings(
     home: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -336,7 +211,8 @@ def load_settings(
     else:
         root, origin = settings_sources.default_home(environ)
     file, file_problems = settings_sources.read_file(root / "dispatch.toml")
-    others = file.data.get("other_variables", ())
+    named = file.data.get("other_variables")
+    others = named if isinstance(named, list) else []
     environment, problems = settings_sources.read_environment(
         Settings, {n: v for n, v in environ.items() if n not in others}, _did_you_mean
     )
@@ -351,7 +227,7 @@ def load_settings(
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        problems += _explain(error, sources, data)
+        problems += explain(error, sources, data, _did_you_mean)
     if settings is not None:
         problems += _missing_files(settings, sources)
     if problems or settings is None:
@@ -383,38 +259,10 @@ def _missing_files(settings: Settings, sources: Sequence[Source]) -> list[str]:
         *((f"ssh.identity_files.{n}", path) for n, path in enumerate(settings.ssh.identity_files)),
     ]
     return [
-        f"{_where(name.split('.'), sources)}: {name}: {path} is no readable file"
+        f"{where(name.split('.'), sources)}: {name}: {path} is no readable file"
         for name, path in named
         if path is not None and not (path.is_file() and os.access(path, os.R_OK))
     ]
-
-
-def _where(path: Sequence[str], sources: Sequence[Source]) -> str:
-    places = (source.where(path) for source in sources)
-    return next((place for place in places if place is not None), "default")
-
-
-def _explain(
-    error: ValidationError, sources: Sequence[Source], data: Mapping[str, Any]
-) -> Iterator[str]:
-    for detail in error.errors(include_url=False):
-        path = [str(part) for part in detail["loc"]]
-        name = ".".join(path)
-        message = detail["msg"].removeprefix("Value error, ")
-        if not path:
-            yield message
-            continue
-        where = _where(path, sources)
-        if detail["type"] == "extra_forbidden":
-            yield f"{where}: {name}: no such setting{_did_you_mean(name)}"
-            continue
-        value: Any = data
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and detail["type"] in ("tuple_type", "dict_type", "model_type"):
-            message += '; in the environment write JSON, such as ["a", "b"] or {"a": "b"}'
-        shown = "" if value is None or any(map(secret_name, path)) else f" (it is {value!r})"
-        yield f"{where}: {name}: {message}{shown}"
 
 
 def _did_you_mean(name: str) -> str:
@@ -425,34 +273,6 @@ def _did_you_mean(name: str) -> str:
     return f" (did you mean {like[0]}?)" if like else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One setting in force."""
-
-    name: str
-    value: Any
-    """JSON-able; HIDDEN for a secret that is set."""
-    source: str
-    description: str
-
-
 def origins(settings: Settings) -> list[Origin]:
     """Return every setting with its value, where that came from, and what it means."""
-    return list(_flatten(settings, [], settings._sources))
-
-
-def _flatten(model: BaseModel, path: list[str], sources: Sequence[Source]) -> Iterator[Origin]:
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        here = [*path, name]
-        nested = {"": value} if isinstance(value, BaseModel) else value
-        if isinstance(nested, dict) and any(isinstance(v, BaseModel) for v in nested.values()):
-            for key, inner in nested.items():
-                yield from _flatten(inner, [*here, key] if key else here, sources)
-            continue
-        plain = model.model_dump(mode="json", include={name})[name]
-        if isinstance(plain, dict):
-            plain = {k: HIDDEN if secret_name(k) else v for k, v in plain.items()}
-        if isinstance(value, SecretStr):
-            plain = HIDDEN
-        yield Origin(".".join(here), plain, _where(here, sources), info.description or "")
+    return list(flatten(settings, [], settings._sources))

@@ -15,16 +15,9 @@ from pydantic import SecretStr, ValidationError
 from dispatch_controller.cli.settings_page import settings_page
 from dispatch_controller.executors import SHIPPED, command
 from dispatch_controller.model import ExecutorMode
-from dispatch_controller.settings import (
-    HIDDEN,
-    LOOP_INTERVALS,
-    Settings,
-    SettingsError,
-    is_loopback,
-    load_settings,
-    origins,
-    secret_name,
-)
+from dispatch_controller.settings import Settings, SettingsError, load_settings, origins
+from dispatch_controller.settings_report import HIDDEN, secret_name
+from dispatch_controller.settings_sections import LOOP_INTERVALS, is_loopback
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -162,6 +155,7 @@ def test_variables_of_other_programs_can_be_named(tmp_path: Path) -> None:
     environ = {"DISPATCH_OLD_DB": "x"}
     assert "DISPATCH_OLD_DB: no such setting" in problems(tmp_path, environ)
     assert load(tmp_path, environ, 'other_variables = ["DISPATCH_OLD_DB"]')
+    assert "other_variables: Input should be" in problems(tmp_path, file="other_variables = 3")
 
 
 def test_a_file_that_is_no_toml_or_names_the_home_is_refused(tmp_path: Path) -> None:
@@ -221,6 +215,9 @@ def test_a_refused_secret_is_not_shown(tmp_path: Path) -> None:
     told = problems(tmp_path, {"DISPATCH_API_TOKEN": "has blanks"}, 'webhook_url = "s3cret"')
     assert "api_token: must be printable" in told
     assert "has blanks" not in told
+    assert "s3cret" not in told
+    told = problems(tmp_path, file='[executors.x.modes.direct.env]\nAPI_TOKEN = "s3cret"\n')
+    assert "executors.x: needs either argv or same_as" in told
     assert "s3cret" not in told
 
 

@@ -15,7 +15,8 @@ import httpx
 
 from dispatch_controller.cli.exit_codes import ExitCode, Failure
 from dispatch_controller.home import Home, HomeError, read_controller
-from dispatch_controller.settings import Settings, is_loopback, load_settings
+from dispatch_controller.settings import Settings, load_settings
+from dispatch_controller.settings_sections import is_loopback
 from dispatch_controller.settings_sources import absolute, default_home
 
 PAGE = 500
