@@ -61,8 +61,10 @@ class Store:
         """Write what is queued until `drain`; an infrastructure task."""
         await self._writer.run(task_status=task_status)
 
-    def drain(self) -> None:
+    async def drain(self) -> None:
+        """Take no more writes; return when those queued are written."""
         self._writer.drain()
+        await self._writer.ended.wait()
 
 
 def read_snapshot(path: Path, fn: Callable[[Connection], T]) -> T:

@@ -92,6 +92,8 @@ class Writer:
         self._filled = trio.Event()
         self._give_up = threading.Event()
         self._closed = False
+        self.ended = trio.Event()
+        """Set when `run` is over: what was accepted is written or refused."""
 
     @property
     def depth(self) -> int:
@@ -142,6 +144,7 @@ class Writer:
         finally:
             self._closed = True
             self._refuse_rest()
+            self.ended.set()
 
     def drain(self) -> None:
         """Take no more units; `run` returns when those queued are written."""

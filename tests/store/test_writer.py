@@ -173,7 +173,8 @@ async def test_drain_writes_what_is_queued_and_refuses_what_comes_later(db_path:
                 nursery.start_soon(store.write, insert, f"n{n}")
             while store.depth < 50:
                 await trio.lowlevel.checkpoint()
-            store.drain()
+            nursery.start_soon(store.drain)
+            await wait_all_tasks_blocked()
             with pytest.raises(StoreClosed):
                 await store.write(insert, "late")
             neighbour.execute("ROLLBACK")
@@ -211,4 +212,4 @@ async def test_a_database_that_cannot_be_opened_is_an_error_of_the_caller(tmp_pa
         with pytest.raises(sqlite3.OperationalError):
             await store.write(insert, "x")
         assert not (tmp_path / "gone.db").exists()
-        store.drain()
+        await store.drain()
