@@ -30,7 +30,8 @@ _SPEC_KEY = re.compile(
     r"|executor|max_retries|timeout_minutes|verify)[\"']?[ \t]*:",
     re.MULTILINE,
 )
-_HEADING = re.compile(r"^# +(.+?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^# (.*)$", re.MULTILINE)
+_LONGEST_TITLE = 200
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _T = TypeVar("_T")
 
@@ -190,7 +191,6 @@ class _Reader:
         home = self.required_id("project", project, default_project, "the folder's name")
         minutes = self.lenient("estimated_minutes", _minutes, DEFAULT_MINUTES)
         modifies = self.modifies(optional=home in modifies_optional)
-        heading = _HEADING.search(body)
         return Spec(
             task_id=task_id,
             project=home,
@@ -207,7 +207,7 @@ class _Reader:
                 "timeout_minutes", _minutes, max(LEAST_TIMEOUT, 4 * minutes)
             ),
             verify=self.string("verify"),
-            title=self.string("title") or (heading[1] if heading else None),
+            title=self.string("title") or _heading(body),
             body=body,
             generated_by=self.string("generated_by"),
             evidence_key=self.string("evidence_key"),
@@ -261,6 +261,12 @@ class _Reader:
             line = odd.line or self.keys[key][0]
             self.warnings.append(f"line {line}: {key}: {odd.reason}; taken as {taken}")
             return default
+
+
+def _heading(body: str) -> str | None:
+    """Return the first heading of the text, cut to 200 characters."""
+    heading = _HEADING.search(body)
+    return (heading[1].strip(" \t#")[:_LONGEST_TITLE] or None) if heading else None
 
 
 def _minutes(node: Node) -> int:

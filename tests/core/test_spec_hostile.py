@@ -81,6 +81,16 @@ def test_any_project_names(project: str, folder: str) -> None:
     sound(parse("/s/S1.md", content, default_project=folder))
 
 
+def test_a_long_text_is_read_quickly() -> None:
+    started = time.monotonic()
+    for body in ("# a" + " " * 900_000 + "b", "# " * 400_000, "\n" * 900_000, "-" * 900_000):
+        content = f"---\ntask_id: S1\nmodifies: a\n---\n{body}\n".encode()
+        sound(parse("/s/S1.md", content, default_project="p"))
+        sound(parse("/s/S1.md", body.encode(), default_project="p"))
+        sound(parse("/s/S1.md", f"---\n{body}".encode(), default_project="p"))
+    assert time.monotonic() - started < 20
+
+
 def test_hostile_yaml_is_refused_quickly() -> None:
     bomb = "a: &a [x,x]\n" + "".join(f"b{n}: &b{n} [*a,*a]\n" for n in range(1000))
     started = time.monotonic()
