@@ -481,7 +481,9 @@ class FakeTransport:
         text = task.plan.log if task is not None and name == "task.log" else ""
         await self._answer("read_log", fault)
         alive = task is not None and task.alive
-        return LogChunk(offset, len(text), text[offset : offset + limit], alive)
+        data = text.encode()
+        piece = data[offset : offset + limit].decode(errors="replace")
+        return LogChunk(offset, len(data), piece, alive)
 
 
 class FakeFleet:

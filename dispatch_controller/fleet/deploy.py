@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import trio
 
+from dispatch_controller.fleet.bundle import Bundle
 from dispatch_controller.fleet.transport import LineChannel, Machine, NodeUnfit, TransportLost
 
 HELLO_TIMEOUT = 30.0
 """Seconds for a started `serve` to say hello; it may have to end an earlier one first."""
 
-# $1 root, $2 first 16 hex of the wrapper's SHA-256, $3 owner.
+# $1 root, $2 file name of the wrapper's release, $3 owner.
 _LAUNCH = """
 command -v python3 >/dev/null 2>&1 || { echo '{"event": "no_python"}'; exit 0; }
 version=$(python3 -c '
@@ -22,26 +21,14 @@ import sys
 print("%d.%d.%d" % sys.version_info[:3])
 sys.exit(sys.version_info < (3, 9))') || {
     echo "{\\"event\\": \\"old_python\\", \\"version\\": \\"$version\\"}"; exit 0; }
-wrapper=$1/.dispatch/wrapper-$2.pyz
+wrapper=$1/.dispatch/$2
 [ -f "$wrapper" ] || { echo '{"event": "no_wrapper"}'; exit 0; }
 exec python3 "$wrapper" serve --root "$1" --owner "$3"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class WrapperFile:
-    """A release of the wrapper."""
-
-    content: bytes
-    sha256: str
-
-    @classmethod
-    def of(cls, content: bytes) -> WrapperFile:
-        return cls(content, hashlib.sha256(content).hexdigest())
-
-
 async def launch(
-    machine: Machine, root: str, owner: str, wrapper: WrapperFile
+    machine: Machine, root: str, owner: str, wrapper: Bundle
 ) -> tuple[LineChannel, dict[str, Any]]:
     """Start `serve`, bringing the wrapper first where it lacks or differs.
 
@@ -50,9 +37,9 @@ async def launch(
     """
     for upload in (False, True):
         if upload:
-            path = f"{root}/.dispatch/wrapper-{wrapper.sha256[:16]}.pyz"
+            path = f"{root}/.dispatch/{wrapper.name}"
             await machine.put(path, wrapper.content)
-        channel = await machine.open(["sh", "-c", _LAUNCH, "sh", root, wrapper.sha256[:16], owner])
+        channel = await machine.open(["sh", "-c", _LAUNCH, "sh", root, wrapper.name, owner])
         try:
             first = await _first_event(machine.node, channel)
             if first["event"] == "hello" and first.get("wrapper") == wrapper.sha256:

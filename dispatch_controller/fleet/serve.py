@@ -10,8 +10,9 @@ from typing import Any
 import structlog
 import trio
 
+from dispatch_controller.fleet.bundle import Bundle
 from dispatch_controller.fleet.conversation import Conversation
-from dispatch_controller.fleet.deploy import WrapperFile, launch
+from dispatch_controller.fleet.deploy import launch
 from dispatch_controller.fleet.observation import observe
 from dispatch_controller.fleet.orders import order_fields, ref_fields
 from dispatch_controller.fleet.replies import log_chunk, node_probe
@@ -64,7 +65,7 @@ class ServeTransport:
         machine: Machine,
         root: str,
         owner: str,
-        wrapper: WrapperFile,
+        wrapper: Bundle,
         reporter: Reporter,
         clock: Clock,
         limits: ServeLimits | None = None,
@@ -115,7 +116,7 @@ class ServeTransport:
             self._hurry = trio.Event()
             delay = min(delay * 2, self._limits.last_retry)
 
-    def reconnect(self, wrapper: WrapperFile | None = None) -> None:
+    def reconnect(self, wrapper: Bundle | None = None) -> None:
         """Drop the channel, or cut the back-off short, and open one now; with another wrapper's
         release where one is given. Tasks do not notice."""
         if wrapper is not None:

@@ -115,32 +115,11 @@ JSON = st.recursive(
     max_leaves=8,
 )
 STATUS_FIELDS = [
-    "status",
-    "pid",
-    "started_at",
-    "completed_at",
-    "exit_code",
-    "gates",
-    "outside",
-    "salvage",
-    "git_push_ok",
-    "files_changed",
-    "rate_limited_until",
-    "lease",
-    "attempt",
-    "error",
-    "reason",
+    *("status", "pid", "started_at", "completed_at", "exit_code", "gates", "outside", "salvage"),
+    *("git_push_ok", "files_changed", "rate_limited_until", "lease", "attempt", "error", "reason"),
 ]
 TASK_FIELDS = [
-    "task_id",
-    "lease",
-    "attempt",
-    "alive",
-    "broken",
-    "cpu",
-    "log_at",
-    "log_size",
-    "files_at",
+    *("task_id", "lease", "attempt", "alive", "broken", "cpu", "log_at", "log_size", "files_at"),
     "heartbeat_at",
 ]
 

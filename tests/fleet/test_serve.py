@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from dispatch_controller.fleet.deploy import WrapperFile
+from dispatch_controller.fleet.bundle import Bundle
 from dispatch_controller.fleet.local import LocalMachine
 from dispatch_controller.fleet.serve import ServeLimits, ServeTransport
 from dispatch_controller.fleet.ssh import SshMachine, SshService
@@ -21,7 +22,8 @@ from dispatch_controller.runtime.clock import SystemClock
 from tests.fleet.orders import an_order
 from tests.sshd import SshFleet
 
-SCRIPT = WrapperFile.of((Path(__file__).parent / "scripted_serve.py").read_bytes())
+_TEXT = (Path(__file__).parent / "scripted_serve.py").read_bytes()
+SCRIPT = Bundle(_TEXT, hashlib.sha256(_TEXT).hexdigest())
 LIMITS = ServeLimits(request=5.0, start=5.0, first_retry=0.05, unfit_retry=0.2)
 
 
@@ -61,7 +63,7 @@ async def test_brings_the_wrapper_where_it_is_missing_and_only_there(
     await nursery.start(first.run)
     await first.collect()
     (file,) = (root / ".dispatch").iterdir()
-    assert file.name == f"wrapper-{SCRIPT.sha256[:16]}.pyz"
+    assert file.name == SCRIPT.name
     placed = file.stat().st_ino
     second = serving(LocalMachine("n"), root)
     await nursery.start(second.run)
@@ -72,7 +74,7 @@ async def test_brings_the_wrapper_where_it_is_missing_and_only_there(
 async def test_replaces_a_wrapper_that_is_not_what_its_name_says(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
-    file = tmp_path / "root" / ".dispatch" / f"wrapper-{SCRIPT.sha256[:16]}.pyz"
+    file = tmp_path / "root" / ".dispatch" / SCRIPT.name
     file.parent.mkdir(parents=True)
     file.write_bytes(SCRIPT.content + b"\n# tampered\n")
     transport = serving(LocalMachine("n"), tmp_path / "root")
