@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import time
 from typing import TYPE_CHECKING
 
@@ -118,7 +117,7 @@ class Attempt:
             archive = os.path.join(self._launch.layout.root, self._order.resume["archive"])
             try:
                 saving.unpack(archive, self._code, self._path + "/output")
-            except (OSError, tarfile.TarError) as e:
+            except OSError as e:
                 raise Refused("bad_order", f"resume.archive cannot be unpacked: {e}") from e
 
     def _write_spec(self) -> int:
@@ -361,7 +360,7 @@ class Attempt:
                 )
             else:
                 return
-        except (OSError, GitFailed, tarfile.TarError) as e:
+        except (OSError, GitFailed) as e:
             log.note(self._launch.dir_fd, f"salvage failed: {e}")
             return
         self._status["salvage"] = saved.where

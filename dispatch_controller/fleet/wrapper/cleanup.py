@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from dispatch_controller.fleet.wrapper.fence import Decision, word
@@ -38,6 +37,8 @@ def cleanup(layout: Layout, fence: Fence, tasks: list[dict[str, Any]]) -> dict[s
 
 def _remove(layout: Layout, fence: Fence, project: str, folder: str) -> str | None:
     """Remove one folder; the reason why not, None when it is gone."""
+    import shutil  # late: `serve` does not carry what only its children need
+
     path = layout.task(project, folder)
     try:
         fd = open_dir(path)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
 from dispatch_controller.fleet.wrapper import ending
@@ -70,7 +68,7 @@ def _order(args: list[str]) -> dict[str, Any]:
     env = os.environ
     with open(spec_file, encoding="utf-8") as file:
         spec = file.read()
-    lease = env.get("LEASE") or f"{os.uname().nodename}:{uuid.uuid4().hex[:8]}"
+    lease = env.get("LEASE") or f"{os.uname().nodename}:{os.urandom(4).hex()}"
     attempt = int(env.get("ATTEMPT") or 1)
     git = None
     if rest and rest[0]:
@@ -98,4 +96,6 @@ def _command(text: str | None) -> list[str]:
     if text.lstrip().startswith("["):
         command = json.loads(text)
         return command if isinstance(command, list) else []
+    import shlex
+
     return shlex.split(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -82,6 +81,8 @@ def retire(launch: Launch, watch: Watch) -> None:
         saved = save_dead(layout, order.project, order.folder, status, watch)
         if saved.where:
             log.note(launch.dir_fd, f"salvaged attempt {attempt}: {saved.where}")
+    import shutil
+
     for part in ("output", "repo"):
         shutil.rmtree(f"{path}/{part}", ignore_errors=True)
     for name in ("heartbeat", "pid", END):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from dispatch_controller.fleet.wrapper.clock import now
 from dispatch_controller.fleet.wrapper.environment import base_environment, find_program
 
 if TYPE_CHECKING:
+    import subprocess
     from typing import Any
 
 _PATIENCE = 8.0
@@ -44,6 +44,8 @@ def probe(root: str, wrapper: str, programs: list[str]) -> dict[str, Any]:
 
 def _versions(programs: list[str]) -> dict[str, dict[str, str | None]]:
     """`<program> --version` of all at once; a program that hangs has no version."""
+    import subprocess
+
     paths = {name: find_program(name) for name in programs}
     env = base_environment()
     running = {}
@@ -62,6 +64,8 @@ def _versions(programs: list[str]) -> dict[str, dict[str, str | None]]:
 
 
 def _said(process: subprocess.Popen[bytes], until: float) -> str | None:
+    import subprocess
+
     try:
         raw, _ = process.communicate(timeout=max(0.1, until - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -82,6 +86,8 @@ def _memory() -> tuple[int | None, int | None]:
             sizes: dict[str, str] = dict(re.findall(r"^(\w+):\s+(\d+) kB$", file.read(), re.M))
         available = sizes.get("MemAvailable", sizes.get("MemFree", "0"))
         return int(sizes["MemTotal"]) * 1024, int(available) * 1024
+    import subprocess
+
     try:
         total = os.sysconf("SC_PHYS_PAGES") * page
         said = subprocess.run(

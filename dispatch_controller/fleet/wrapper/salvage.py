@@ -79,12 +79,21 @@ def save_folder(layout: Layout, project: str, folder: str, attempt: object) -> S
 def unpack(archive: str, code: str, output: str) -> None:
     """Bring an archive's files back. Regular files only, and none outside the two folders.
 
-    Raises OSError or tarfile.TarError.
+    Raises OSError, also where it is no archive.
     """
-    import shutil
     import tarfile
 
     places = {"code": code, "output": output, "repo": code}
+    try:
+        _unpack(archive, places)
+    except tarfile.TarError as e:
+        raise OSError(f"{archive}: {e}") from e
+
+
+def _unpack(archive: str, places: dict[str, str]) -> None:
+    import shutil
+    import tarfile
+
     with tarfile.open(archive) as tar:
         for member in tar:
             first, _, rest = member.name.partition("/")
