@@ -365,10 +365,13 @@ class FakeTransport:
         self.machine._listeners.append(awaken)
         try:
             task_status.started()
+            was_up = False
             while True:
                 self.machine.settle()
-                if self.machine.up and self.machine.unfit is None:
-                    self._report_news(told)
+                up = self.machine.up and self.machine.unfit is None
+                if up:
+                    self._report_news(told, whole=not was_up)
+                was_up = up
                 due = self.machine.next_due() - self._clock.wall()
                 wake = trio.Event()
                 with trio.move_on_after(max(0.0, due)):
@@ -376,7 +379,7 @@ class FakeTransport:
         finally:
             self.machine._listeners.remove(awaken)
 
-    def _report_news(self, told: dict[Key, tuple[str, RunState, bool, bool]]) -> None:
+    def _report_news(self, told: dict[Key, tuple[str, RunState, bool, bool]], whole: bool) -> None:
         news = []
         for seen in self.machine.observations():
             key, now = (
@@ -391,7 +394,7 @@ class FakeTransport:
             if told.get(key) != now:
                 told[key] = now
                 news.append(seen)
-        if news:
+        if news or whole:
             self._reporter(news)
 
     async def _arrive(self, method: str) -> Fault:

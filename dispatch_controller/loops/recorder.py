@@ -32,12 +32,11 @@ class Recorder:
         self._filled = Wake()
         self._acks = trio.CapacityLimiter(32)
 
-    def take(self, observations: Sequence[Observation]) -> None:
-        """Queue what a node told unasked. Does not block."""
+    def take(self, node: str, observations: Sequence[Observation]) -> None:
+        """Queue what a node told unasked (nothing at all is an answer too). Does not block."""
+        if self._context.knowledge.answered(node, self._context.clock.wall()):
+            self._context.wakes.scheduling.set()
         if observations:
-            now = self._context.clock.wall()
-            for node in {seen.node for seen in observations}:
-                self._context.knowledge.answered(node, now)
             self._inbox.extend(observations)
             self._filled.set()
 

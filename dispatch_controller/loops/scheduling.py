@@ -131,13 +131,12 @@ class Scheduling:
         """Record how a start went. An unknown outcome is left to the reaper, which settles it."""
         context = self._context
         if isinstance(outcome, Started):
-            context.knowledge.answered(claim.node, context.clock.wall())
-            self._recorder.take([outcome.observation])
+            self._recorder.take(claim.node, [outcome.observation])
             return
         if isinstance(outcome, Refused):
             seen = outcome.observation
             if outcome.reason == "alive" and seen is not None and seen.lease == claim.lease_owner:
-                self._recorder.take([seen])
+                self._recorder.take(claim.node, [seen])
                 return
             await self._refused(claim, outcome)
             return
