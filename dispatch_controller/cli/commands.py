@@ -38,6 +38,7 @@ def dispatch_controller(
 
 for command in (
     local.run,
+    local.demo,
     tasks.register,
     status.status,
     tasks.tasks,

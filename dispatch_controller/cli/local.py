@@ -1,4 +1,4 @@
-"""Commands that need no running controller: run, config."""
+"""Commands that need no running controller: run, demo, config."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def run(
     from dispatch_controller.app import run as run_controller
 
     raise typer.Exit(run_controller(settings))
+
+
+def demo() -> None:
+    """Show it at work: a temporary home, three nodes on this machine, a dozen tasks."""
+    from dispatch_controller.demo import run as run_demo
+
+    raise typer.Exit(run_demo())
 
 
 def config(
