@@ -54,6 +54,8 @@ class Plan:
     """At its end the process is gone and left no final status."""
     waiting_input: bool = False
     rate_limited_until: float | None = None
+    stubborn: bool = False
+    """Does not end when it is told to: only after the grace, by force."""
 
 
 Script = Callable[[StartOrder], Plan]
@@ -251,7 +253,8 @@ class FakeNode:
         if task is None or not task.alive:
             return KillOutcome.GONE
         task.killed = True
-        task.ends_at = min(task.ends_at, self.clock.wall() + grace)
+        patience = grace if task.plan.stubborn else min(grace, 0.1)
+        task.ends_at = min(task.ends_at, self.clock.wall() + patience)
         self.changed()
         return KillOutcome.ENDING
 
