@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from dispatch_controller.fleet.wrapper import clock, log, notify, procs
@@ -21,6 +23,8 @@ from dispatch_controller.fleet.wrapper.taskdir import (
     write_last_status,
 )
 from dispatch_controller.fleet.wrapper.watch import END, Watch
+
+_SUPERVISOR_PATIENCE = 300.0  # salvage may push over a slow line
 
 if TYPE_CHECKING:
     from typing import Any
@@ -49,7 +53,7 @@ def void(
 def kill(
     layout: Layout, reporter: Reporter, project: str, folder: str, lease: str, grace: float
 ) -> tuple[dict[str, Any], bool]:
-    """The result of `kill`, and whether the caller has to run `end_orphan` (supervisor dead)."""
+    """The result of `kill`, and whether the caller has to run `see_through` beside itself."""
     try:
         fd = open_dir(layout.task(project, folder))
     except OSError:
@@ -66,21 +70,42 @@ def kill(
         supervisor = status.get("supervisor")
         if procs.is_same(supervisor, status.get("supervisor_start"), status.get("boot_id")):
             write_file(fd, END, encode({"lease": lease, "grace": grace}))
-            for number in (signal.SIGTERM, signal.SIGCONT):
-                os.kill(int(str(supervisor)), number)
-            return {"outcome": "ending"}, False
-    except ProcessLookupError:
-        pass  # it ended between the look and the signal
+            with contextlib.suppress(ProcessLookupError):  # it ended between look and signal
+                for number in (signal.SIGTERM, signal.SIGCONT):
+                    os.kill(int(str(supervisor)), number)
     finally:
         os.close(fd)
     return {"outcome": "ending"}, True
+
+
+def see_through(layout: Layout, project: str, folder: str, lease: str, grace: float) -> None:
+    """See to it that an attempt which was told to end does, whatever becomes of its supervisor.
+
+    Runs in a process of its own: a supervisor that dies before it acts, or never acts, is replaced.
+    """
+    fd = open_dir(layout.task(project, folder))
+    until = time.monotonic() + grace + _SUPERVISOR_PATIENCE
+    while True:
+        status, _ = read_status(fd)
+        if status is None or status.get("lease") != lease or is_final(status):
+            return
+        pid, start = status.get("supervisor"), status.get("supervisor_start")
+        if not procs.is_same(pid, start, status.get("boot_id")):
+            break
+        if time.monotonic() > until:
+            log.note(fd, f"supervisor {pid} did not end the task it was told to end; it is killed")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(str(pid)), signal.SIGKILL)
+        time.sleep(0.05)
+    os.close(fd)
+    end_orphan(layout, project, folder, lease, grace)
 
 
 def end_orphan(layout: Layout, project: str, folder: str, lease: str, grace: float) -> None:
     """End an attempt whose supervisor is dead, and write its final status.
 
     Its processes: those that carry the lease, and the recorded group where pid, start time and boot
-    id match. Runs in a process of its own.
+    id match.
     """
     fd = open_dir(layout.task(project, folder))
     watch = Watch(fd, grace)

@@ -43,11 +43,11 @@ def _result(verbs: Verbs, op: str, request: dict[str, Any]) -> dict[str, Any]:
     if op == "start":
         return _start(verbs, request.get("order"))
     if op == "kill":
-        result, orphan = verbs.kill(request)
-        if orphan and os.fork() == 0:
+        result, follow = verbs.kill(request)
+        if follow and os.fork() == 0:
             try:
                 detach([])
-                verbs.end_orphan(request)
+                verbs.see_through(request)
             finally:
                 os._exit(0)
         return result

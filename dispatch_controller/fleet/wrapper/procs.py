@@ -42,10 +42,13 @@ def boot_id() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """Start time of a process: clock ticks since boot on Linux, `ps -o lstart` elsewhere."""
+    """Start time of a process: clock ticks since boot on Linux, `ps -o lstart` elsewhere.
+
+    None when there is none, or only a zombie.
+    """
     if LINUX:
         process = _stat(pid)
-        return process.start if process else None
+        return process.start if process and not process.zombie else None
     return _output(["ps", "-o", "lstart=", "-p", str(pid)]).strip() or None
 
 

@@ -173,9 +173,9 @@ class Serve:
         if op == "start":
             self._start(number, request.get("order"))
         elif op == "kill":
-            result, orphan = self._verbs.kill(request)
-            if orphan:
-                self._fork(lambda: self._verbs.end_orphan(request))
+            result, follow = self._verbs.kill(request)
+            if follow:
+                self._fork(lambda: self._verbs.see_through(request))
             self._reply(number, result)
         elif op == "collect":
             tasks = self._verbs.open_tasks(list(self._known))

@@ -76,10 +76,10 @@ class Verbs:
         self.reporter.fresh()
         return control.kill(self.layout, self.reporter, project, folder, lease, grace(request))
 
-    def end_orphan(self, request: Mapping[str, Any]) -> None:
-        """End what `kill` could tell nobody to end. Takes as long as `grace`."""
+    def see_through(self, request: Mapping[str, Any]) -> None:
+        """As control.see_through: takes until the attempt has ended."""
         project, folder, lease = _ref(request)
-        control.end_orphan(self.layout, project, folder, lease, grace(request))
+        control.see_through(self.layout, project, folder, lease, grace(request))
 
     def open_tasks(self, known: list[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
         """The Tasks of this owner (or of none) that are live or not yet acknowledged."""
