@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import trio
 from dispatch_controller.catalog import SpecCatalog
 from dispatch_controller.fleet.transport import Transport
 from dispatch_controller.loops.knowledge import Knowledge
+from dispatch_controller.loops.workers import WorkerRegistry
 from dispatch_controller.model import Node
 from dispatch_controller.runtime.clock import Clock, ClockWatch
 from dispatch_controller.runtime.every import Wake
@@ -30,7 +31,7 @@ class FleetView(Protocol):
 
     def transport(self, node: str) -> Transport | None: ...
 
-    async def sync(self, nodes: list[Node]) -> None: ...
+    def update(self, nodes: Sequence[Node]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Context:
     token: Callable[[], str]
     """Returns the eight hex digits of a new lease."""
     knowledge: Knowledge = field(default_factory=Knowledge)
+    workers: WorkerRegistry = field(default_factory=WorkerRegistry)
     wakes: Wakes = field(default_factory=Wakes)
     stop: trio.Event = field(default_factory=trio.Event)
     stats: dict[str, LoopStats] = field(

@@ -80,11 +80,14 @@ class DbSync:
                 )
                 log.info("nodes.json taken over", changed=changed, gone=gone)
             self._listed = names
+            context.workers.configured = {
+                entry.name: entry.worker_url for entry in read.nodes if entry.worker_url
+            }
         rows = await context.store.read(nodes.all_nodes, reputation=context.reputation)
         if list(context.knowledge.nodes.values()) != rows:
             context.knowledge.nodes = {row.name: row for row in rows}
             context.wakes.scheduling.set()
-        await context.fleet.sync(rows)
+        context.fleet.update(rows)
 
     async def sync_specs(self) -> None:
         """Register the spec folders: new files, changed ones, and those that are gone."""

@@ -119,6 +119,8 @@ class Scheduling:
             if isinstance(order, NoOrder):
                 await self._fail(claim, Cause.SPEC, order.why)
                 return
+            if context.workers.pulls(claim.node, context.clock.wall()):
+                return  # it fetches its claims by /v1/poll
             transport = context.fleet.transport(claim.node)
             if transport is None:
                 await self._give_back(claim, Cause.NODE, f"node {claim.node} is gone", 0.0)

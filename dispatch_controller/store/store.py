@@ -41,6 +41,11 @@ class Store:
         """Units queued for writing."""
         return self._writer.depth
 
+    @property
+    def next_commit(self) -> trio.Event:
+        """Set by the next commit of this process. Take it before the read that may miss one."""
+        return self._writer.next_commit
+
     async def read(
         self, fn: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:

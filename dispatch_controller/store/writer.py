@@ -49,10 +49,22 @@ class Connection:
     def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         if sql.lstrip()[:9].upper().startswith(self._TRANSACTION):
             raise ValueError(f"a unit of work does not control its transaction: {sql}")
-        return self._conn.execute(sql, parameters)
+        try:
+            return self._conn.execute(sql, parameters)
+        except UnicodeEncodeError:  # half of a surrogate pair, as nodes and clients may send
+            return self._conn.execute(sql, _encodable(parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> sqlite3.Cursor:
         return self._conn.executemany(sql, parameters)
+
+
+def _encodable(parameters: Parameters) -> Parameters:
+    def clean(value: object) -> object:
+        return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+    if isinstance(parameters, Mapping):
+        return {name: clean(value) for name, value in parameters.items()}
+    return [clean(value) for value in parameters]
 
 
 Unit = Callable[[Connection], T]
@@ -84,6 +96,8 @@ class Writer:
 
     def __init__(self, path: Path, run_sync: RunSync) -> None:
         self.stats = WriterStats()
+        self.next_commit = trio.Event()
+        """Set when something has been committed; each commit replaces it by a new one."""
         self._path = path
         self._run_sync = run_sync
         self._limiter = trio.CapacityLimiter(1)
@@ -179,6 +193,8 @@ class Writer:
             stats.waits += [now - queued.since for queued, _ in results]
         if any(isinstance(result, outcome.Value) for _, result in results):
             stats.blocked_since = now if self._queue else None
+            committed, self.next_commit = self.next_commit, trio.Event()
+            committed.set()
 
     def _refuse_rest(self) -> None:
         with self._lock:

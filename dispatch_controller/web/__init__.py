@@ -1,0 +1,1 @@
+"""The door: HTTP for workers, programs and people (docs/api.md)."""

@@ -1,0 +1,132 @@
+"""What every request passes before the application sees it: the gate, then its whole body.
+
+The body is read here, in time and within its limit, so that a slow or endless one ties up neither
+a handler nor memory. A state change that was taken in runs to its end even if its client hangs up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import trio
+
+from dispatch_controller.web.answers import error_body
+from dispatch_controller.web.auth import SAFE_METHODS, Caller, Gate, Refusal
+
+BODY_LIMIT = 1024 * 1024
+BODY_SECONDS = 20.0
+"""For the whole body."""
+DISCARDED = 16 * 1024 * 1024
+"""Bytes of a body too large that are read all the same, so that its sender hears the answer: a
+connection closed on unread data is reset, and the answer lost."""
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CALLER = "dispatch.caller"
+"""Key of the `Caller` in the request's scope."""
+
+
+class _Gone(Exception):
+    """The client hung up."""
+
+
+class Door:
+    """An ASGI application around another one."""
+
+    def __init__(self, inside: Application, gate: Gate) -> None:
+        self._inside = inside
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._inside(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        address = (scope["client"] or ("",))[0]
+        admitted = self._gate.admit(method, path, scope["scheme"], scope["headers"], address)
+        try:
+            body = await _read_body(receive, keep=isinstance(admitted, Caller))
+        except _Gone:
+            return
+        if isinstance(admitted, Caller):
+            refused = body if isinstance(body, Refusal) else None
+        else:
+            refused = admitted
+        if refused is not None or isinstance(body, Refusal):
+            await _refuse(refused or body, path, receive, send)  # type: ignore[arg-type]
+            return
+        scope[CALLER] = admitted
+        hears_hangup = method in SAFE_METHODS
+        await self._inside(scope, _Replay(body, receive if hears_hangup else None), send)
+
+
+class _Replay:
+    """Gives the body again, then, where it is asked for, what still comes (a disconnect)."""
+
+    def __init__(self, body: bytes, further: Receive | None) -> None:
+        self._body: bytes | None = body
+        self._further = further
+
+    async def __call__(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        if self._further is None:
+            await trio.sleep_forever()
+            raise AssertionError("unreachable")
+        return await self._further()
+
+
+async def _read_body(receive: Receive, *, keep: bool) -> bytes | Refusal:
+    """Return the body, or why not; only its size counts where it is not kept. Raises _Gone."""
+    parts: list[bytes] = []
+    size = 0
+    with trio.move_on_after(BODY_SECONDS):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                parts.clear()
+            elif keep:
+                parts.append(chunk)
+            if not message.get("more_body", False) or size > DISCARDED:
+                break
+        if size > BODY_LIMIT:
+            return Refusal(413, f"the body is larger than {BODY_LIMIT} bytes")
+        return b"".join(parts)
+    return Refusal(408, f"the body did not arrive within {BODY_SECONDS:.0f} s")
+
+
+async def _refuse(refusal: Refusal, path: str, receive: Receive, send: Send) -> None:
+    """Answer, reading on meanwhile: the server stops at a body that nobody takes."""
+    body = error_body(path, refusal.status, refusal.message)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_discard, receive, name="discard")
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        nursery.cancel_scope.cancel()
+
+
+async def _discard(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
