@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,13 @@ import pytest
 from dispatch_controller.fleet.bundle import build
 from tests.wrapper.serving import Node
 
-needs_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     wrapper = tmp_path / build().name
     wrapper.write_bytes(build().content)
-    yield Node(tmp_path / "root", wrapper)
+    python = os.environ.get("WRAPPER_PYTHON", sys.executable)  # nodes may have an older one
+    yield Node(tmp_path / "root", wrapper, python)
     _end_all_under(str(tmp_path))
 
 

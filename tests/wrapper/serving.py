@@ -185,9 +185,11 @@ class Serve:
         status: dict[str, Any] = self.event(folder, "completed", "failed", "timeout")["status"]
         return status
 
-    def wait(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def wait(
+        self, wanted: Callable[[dict[str, Any]], bool], patience: float = PATIENCE
+    ) -> dict[str, Any]:
         """Return the first message that is wanted; others stay for later."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         looked = 0
         while True:
             for at in range(looked, len(self._said)):

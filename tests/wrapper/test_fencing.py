@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def test_a_superseded_serve_refuses_what_it_had_already_read(node: Node) -> None
 
 
 def test_many_serves_at_once_leave_one(node: Node) -> None:
-    argv = [sys.executable, str(node.wrapper), "serve", "--root", str(node.root), "--owner", OWNER]
+    argv = [node.python, str(node.wrapper), "serve", "--root", str(node.root), "--owner", OWNER]
     serves = [
         subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

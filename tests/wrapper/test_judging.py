@@ -230,7 +230,7 @@ def test_progress_is_told(node: Node) -> None:
 
         def burnt() -> bool:
             (task,) = serve.ask("collect")["tasks"]
-            return task["cpu"] > 0.05 and task["log_size"] == 5 and task["files_at"] > 0
+            return bool(task["cpu"] > 0.05 and task["log_size"] == 5 and task["files_at"] > 0)
 
         until(burnt, "CPU time of the group")
 
@@ -257,3 +257,12 @@ def test_logs_are_read_in_pieces_and_never_through_links(node: Node) -> None:
     (node.task() / "task.log").symlink_to("/etc/passwd")
     assert node.once("log", **where, offset=0, limit=100)["text"] == ""
     assert node.once("log", project="p", folder="no", offset=0, limit=9)["size"] == 0
+
+
+@pytest.mark.slow
+def test_heartbeat_and_a_prompt_are_told_by_themselves(node: Node) -> None:
+    with node.serve() as serve:
+        serve.start(node.order("printf 'Password: '; exec sleep 100"))
+        serve.wait(lambda m: m.get("event") == "task" and m["task"]["waiting_input"], patience=40)
+        (task,) = serve.ask("collect")["tasks"]
+        assert task["heartbeat_at"] is not None

@@ -215,6 +215,8 @@ def test_reads_what_older_wrappers_wrote(node: Node) -> None:
         assert tasks["a"]["status"]["status"] == "completed"
         assert (tasks["b"]["status"], tasks["b"]["broken"]) == (None, True)
         assert tasks["c"]["alive"]
+        serve.ask("ack", leases=[{"project": "p", "folder": "a", "lease": None}])
+        assert "a" not in {task["folder"] for task in serve.ask("collect")["tasks"]}
         assert (tasks["d"]["alive"], tasks["d"]["status"]["reason"]) == (False, "supervisor_lost")
         assert serve.start(node.order("true", folder="c"))["reason"] == "alive"
         assert serve.start(node.order("true", folder="b"))["outcome"] == "running"

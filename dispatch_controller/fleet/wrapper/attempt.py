@@ -22,6 +22,7 @@ from dispatch_controller.fleet.wrapper.launch import first_status
 from dispatch_controller.fleet.wrapper.measure import Changes, Trees
 from dispatch_controller.fleet.wrapper.paths import outside
 from dispatch_controller.fleet.wrapper.ratelimit import reset_time
+from dispatch_controller.fleet.wrapper.report import prompts
 from dispatch_controller.fleet.wrapper.taskdir import write_all, write_status
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Attempt:
         self._status = first_status(launch, self._order.modes[0].api_mode)
         self._deadline = time.monotonic() + self._order.timeout
         self._trees: Trees | None = None
+        watch.on_beat = self._tell_prompt
         self._repo: Repo | None = None
         self._changes: Changes | None = None
 
@@ -91,6 +93,11 @@ class Attempt:
         self._salvage()
         self._status.update(status="failed", reason=reason, error=error)
         return self._status
+
+    def _tell_prompt(self) -> None:
+        """A task that waits for input is reported at once, not at the next collection."""
+        if self._tree.group is not None and prompts(self._launch.dir_fd):
+            notify.tell(self._launch.layout, self._order.project, self._order.folder)
 
     def end_tree(self) -> None:
         """End whatever the agent started; what survives is reported."""

@@ -7,6 +7,7 @@ quotes them). Root is DISPATCH_ROOT, else ~/dispatch. Same files, same gates.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -49,16 +50,17 @@ def run(verbs: Verbs, args: list[str]) -> int:
         print(f"refused: {e.reason}: {e}", file=sys.stderr)
         return REFUSED
     ending.preload()
-    try:
-        os.setsid()  # a lost SSH channel must not take the task with it
-    except PermissionError:
-        os.setpgid(0, 0) if os.getpgrp() != os.getpid() else None
+    # A lost SSH channel must not take the task with it. A job of a shell leads its group already
+    # and cannot leave the session; the supervisor ignores the hang-up all the same.
+    with contextlib.suppress(PermissionError):
+        os.setsid()
     supervise(launch, Post(-1, 0), -1)
     status, _ = read_status(launch.dir_fd)
     if status is None or status.get("lease") != order.lease:
         print("refused: nothing was started", file=sys.stderr)
         return REFUSED
-    print(f"{status['status']}: {status.get('reason') or 'ok'}")
+    with contextlib.suppress(OSError):
+        print(f"{status['status']}: {status.get('reason') or 'ok'}", flush=True)
     code = status.get("exit_code")
     return 0 if status["status"] == "completed" else code or 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 
 LINUX = sys.platform.startswith("linux")
@@ -37,8 +36,8 @@ def boot_id() -> str:
                 return file.read().strip()
         except OSError:
             return ""
-    found = re.search(r"sec = (\d+)", _output(["sysctl", "-n", "kern.boottime"]))
-    return found.group(1) if found else ""
+    # Not kern.boottime: that moves when the clock is set.
+    return _output(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
 
 
 def start_of(pid: int) -> str | None:

@@ -99,6 +99,8 @@ class Reporter:
         }
         if alive and not is_final(status):
             self._progress(task, path, fd)
+        else:
+            self._cpu_before.pop((project, folder), None)
         return task
 
     def _progress(self, task: dict[str, Any], path: str, fd: int) -> None:
@@ -112,7 +114,7 @@ class Reporter:
         task["cpu"] = cpu
         task["heartbeat_at"] = parse_iso(beat.decode(errors="replace")) if beat else None
         task["files_at"] = self._files_at(task, path)
-        if _PROMPT.search(log.tail(fd, 400)) and now() - (task["log_at"] or 0) > _QUIET:
+        if prompts(fd):
             reads = any(procs.reads_terminal(p.pid) for p in members)
             task["waiting_input"] = reads or stands_still
 
@@ -147,6 +149,14 @@ class Reporter:
                     break
             self._newest[root] = newest
         return self._newest[root]
+
+
+def prompts(fd: int) -> bool:
+    """Whether a task's log ends in what looks like a prompt, and has been quiet since."""
+    info = _stat(fd, "task.log")
+    if info is None or now() - info.st_mtime < _QUIET:
+        return False
+    return _PROMPT.search(log.tail(fd, 400)) is not None
 
 
 def lives(status: dict[str, Any], *, lock_held: bool) -> bool:

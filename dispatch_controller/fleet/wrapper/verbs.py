@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dispatch_controller.fleet.wrapper.launch import Launch
     from dispatch_controller.fleet.wrapper.layout import Layout
 
+NO_LEASE = "-"
+"""Stands in acknowledgements for the lease of a status that an older wrapper wrote without one."""
 SLOW = ("probe", "cleanup", "salvage")
 """Verbs that run programs or copy files: `serve` answers them from a process of their own."""
 
@@ -93,7 +95,7 @@ class Verbs:
         owner = (task["status"] or {}).get("owner")
         if owner is not None and owner != self.layout.owner:
             return False
-        key = word(task["project"], task["folder"], str(task["lease"]))
+        key = word(task["project"], task["folder"], str(task["lease"] or NO_LEASE))
         return bool(task["alive"]) or key not in self.fence.acks
 
     def _answer(self, op: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,8 +107,8 @@ class Verbs:
             self.reporter.fresh()
             return control.void(self.layout, self.fence, self.reporter, *_ref(request))
         if op == "ack":
-            refs = [_ref(ref) for ref in _list(request, "leases")]
-            self.fence.acks.add([word(*ref) for ref in refs], durable=False)
+            words = [_acked(ref) for ref in _list(request, "leases")]
+            self.fence.acks.add(words, durable=False)
             return {}
         if op == "log":
             return self._log(request)
@@ -144,6 +146,11 @@ def _task(request: Mapping[str, Any]) -> tuple[str, str]:
 
 def _ref(request: Mapping[str, Any]) -> tuple[str, str, str]:
     return (*_task(request), checked_lease(request.get("lease")))
+
+
+def _acked(request: Mapping[str, Any]) -> str:
+    lease = request.get("lease") or NO_LEASE
+    return word(*_task(request), checked_lease(lease))
 
 
 def _list(request: Mapping[str, Any], field: str) -> list[dict[str, Any]]:

@@ -35,6 +35,8 @@ class Watch:
 
     def __init__(self, dir_fd: int, grace: float) -> None:
         self._dir_fd = dir_fd
+        self.on_beat: Callable[[], None] | None = None
+        """Called with every heartbeat."""
         self.grace = grace
         self.killed = False
         self.deaf = False
@@ -97,6 +99,8 @@ class Watch:
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + TICK
             self.beat()
+            if self.on_beat is not None:
+                self.on_beat()
             if read_small(self._dir_fd, END) is not None:
                 self._told_to_end()
 
