@@ -14,13 +14,14 @@ from dispatch_controller.model import Cause
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an attempt left behind: `reason` as in docs/wrapper-protocol.md, status.json."""
+    """What an attempt left behind: `reason` as in docs/wrapper-protocol.md, status.json.
+
+    Where the controller had the process ended, the cause is that of the ending (reports.py).
+    """
 
     reason: str | None
     exit_code: int | None
     error: str | None
-    ended_by: Cause | None = None
-    """Set where the controller itself had the process ended, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,6 @@ _NETWORK = r"could not resolve host|connection (refused|reset|timed out|closed)|
 _DISK = r"no space left on device|disk quota exceeded|disk is .*full"
 
 RULES: tuple[Rule, ...] = (
-    Rule("ended by the operator", lambda e: e.ended_by is Cause.OPERATOR, Cause.OPERATOR),
-    Rule("ended by the controller", lambda e: e.ended_by is not None, Cause.TASK),
     Rule("rate limited", _reason("rate_limited"), Cause.EXECUTOR),
     Rule("agent not logged in", _reason("not_logged_in"), Cause.EXECUTOR),
     Rule("agent program missing", _reason("executor_missing"), Cause.EXECUTOR),

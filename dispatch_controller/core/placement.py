@@ -89,9 +89,9 @@ class Board:
     def free_slots(self) -> int:
         """Slots that a task could take now."""
         return sum(
-            max(0, free)
-            for name, free in self._free.items()
-            if self._closed(self._nodes[name]) is None
+            self._free[node.name]
+            for node in self._nodes.values()
+            if self._refusal(node, node.executor) is None
         )
 
     def know(self, extras: Mapping[str, SpecExtras]) -> None:
@@ -191,12 +191,11 @@ class Board:
 
     def _refusal(self, node: Node, executor: str) -> str | None:
         """Return why the node takes no task of this executor now, or None."""
-        if self._free[node.name] <= 0 and node.slots > 0:
-            return "full"
         return (
             self._closed(node)
             or self._conditions.unfit.get((node.name, executor))
             or self._parked(node, executor)
+            or ("full" if self._free[node.name] <= 0 else None)
         )
 
     def _parked(self, node: Node, executor: str) -> str | None:

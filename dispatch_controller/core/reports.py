@@ -92,6 +92,8 @@ def judge(task: Task | None, seen: Observation, endings: Mapping[str, EndedByUs]
 
 def _fits_without_lease(task: Task, seen: Observation) -> bool:
     """Older workers: only from the task's node, while it is held, not older than its start."""
+    if seen.attempt not in (None, task.attempt):
+        return False
     at = seen.completed_at or seen.heartbeat_at
     return (
         task.node == seen.node
@@ -103,7 +105,8 @@ def _fits_without_lease(task: Task, seen: Observation) -> bool:
 def _ended(task: Task, seen: Observation, ending: EndedByUs | None) -> Verdict:
     if seen.state is RunState.COMPLETED:
         return Finish(completed=True)
-    if seen.reason == "killed" and ending is not None:
+    if ending is not None and (ending.cancelled or seen.reason in (None, "killed")):
+        # Older workers tell no reason. A cancelled task that failed by itself stays cancelled.
         return Finish(False, ending.cause, ending.why, ending.cancelled)
     error = seen.error or _describe(seen)
     cause = attribute(Evidence(seen.reason, seen.exit_code, seen.error))

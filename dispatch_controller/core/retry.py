@@ -89,7 +89,7 @@ def decide(
     if used < max_retries or not last.cause.costs_a_retry:
         until = now + backoff.delay(used, rng)
         return RetryAt(until, max_retries, f"retries used {used} of {max_retries}")
-    if _extendable(last, history):
+    if _extendable(last, history):  # a cause that costs no retry has been retried above
         return Extend()
     return Bury(last.cause, f"failed {used} times, {max_retries} allowed")
 
@@ -107,4 +107,4 @@ def extend(
 def _extendable(last: Failure, history: History) -> bool:
     if last.exit_code == 124 or last.reason == "timeout":
         return not history.extended_for_timeout
-    return last.exit_code in NOT_ITS_OWN_FAULT or last.cause in (Cause.NODE, Cause.EXECUTOR)
+    return last.exit_code in NOT_ITS_OWN_FAULT

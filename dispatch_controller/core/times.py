@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
 
 def iso(at: float) -> str:
-    """Return Unix seconds as UTC with microseconds and `+00:00`: the form the controller writes."""
+    """Return Unix seconds as UTC with microseconds and `+00:00`: the form the controller writes.
+
+    A time that no calendar has (a node's clock may say anything) becomes the nearest it has.
+    """
+    at = min(_LATEST, max(0.0, at))
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
 
 

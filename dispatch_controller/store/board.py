@@ -19,7 +19,11 @@ from dispatch_controller.store import file_locks, nodes, tasks
 from dispatch_controller.store.writer import Connection
 
 FIRST_PAGE = 200
-"""Candidates in the first page; each further one is twice as large."""
+"""Candidates in the first page, at the least."""
+
+
+Refresh = Callable[[Sequence[str]], Mapping[str, SpecExtras]]
+"""Brings what is known of these spec files up to date, and returns what is known of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +52,34 @@ def read_board(
 def run_pass(
     conn: Connection,
     conditions: Conditions,
-    refresh: Callable[[Sequence[str]], Mapping[str, SpecExtras]],
+    refresh: Refresh,
     now: float,
     *,
     reputation: bool,
 ) -> PassResult:
-    """Return what one pass places. No candidate is read while no slot is free.
-
-    `refresh` brings what is known of the spec files of a page up to date.
-    """
+    """Return what one pass places. No candidate is read while no slot is free."""
     board, fleet, held = read_board(conn, conditions, now, reputation=reputation)
+    placements, considered = _fill(conn, board, refresh, now)
+    ids = frozenset(task.id for task in held)
+    return PassResult(tuple(fleet), ids, tuple(placements), considered)
+
+
+def _fill(
+    conn: Connection, board: Board, refresh: Refresh, now: float
+) -> tuple[list[Placement], int]:
+    """Return what is placed until no slot is free, and how many tasks were looked at."""
     placements: list[Placement] = []
     considered = 0
-    limit, after = max(FIRST_PAGE, 4 * board.free_slots), None
-    while board.free_slots > 0:
-        page, after = tasks.candidates(conn, now, after, limit, board.may_place)
+    free = board.free_slots
+    if not free:
+        return placements, considered
+    for page in tasks.candidates(conn, now, max(FIRST_PAGE, 4 * free), board.may_place):
         board.know(refresh([task.spec_file for task in page]))
         placements += place(board, page)
         considered += len(page)
-        limit *= 2
-        if after is None:
+        if not board.free_slots:
             break
-    ids = frozenset(task.id for task in held)
-    return PassResult(tuple(fleet), ids, tuple(placements), considered)
+    return placements, considered
 
 
 def explain(
@@ -78,22 +87,32 @@ def explain(
     ids: Sequence[str],
     conditions: Conditions,
     cycles: Mapping[str, Sequence[str]],
-    refresh: Callable[[Sequence[str]], Mapping[str, SpecExtras]],
+    refresh: Refresh,
     now: float,
     *,
     reputation: bool,
 ) -> dict[str, Reason]:
-    """Return why each of the pending tasks among `ids` is not running, by the pass's own rules."""
+    """Return why each of the pending tasks among `ids` is not running, by the pass's own rules.
+
+    A pass is made first, on paper: what it would place says so, and all others give their reason
+    as it would find them then.
+    """
     wanted = [
         task for task in tasks.by_ids(conn, ids).values() if task.status is TaskStatus.PENDING
     ]
     parents = tasks.statuses(conn, sorted({p for task in wanted for p in task.depends_on or ()}))
     board, _, _ = read_board(conn, conditions, now, reputation=reputation)
+    placements, _ = _fill(conn, board, refresh, now)
     board.know(refresh([task.spec_file for task in wanted]))
+    placed = {placement.task.id: placement for placement in placements}
     found: dict[str, Reason] = {}
     for task in wanted:
-        reason = waiting(task, parents, cycles.get(task.id), now) or board.consider(task)
-        if isinstance(reason, Placement):
-            reason = Reason("next_pass", f"will be placed on {reason.node} by the next pass")
-        found[task.id] = reason
+        verdict: Placement | Reason = (
+            placed.get(task.id)
+            or waiting(task, parents, cycles.get(task.id), now)
+            or board.consider(task)
+        )
+        if isinstance(verdict, Placement):
+            verdict = Reason("next_pass", f"will be placed on {verdict.node} by the next pass")
+        found[task.id] = verdict
     return found

@@ -31,6 +31,7 @@ def get_db(path: Path) -> Iterator[sqlite3.Connection]:
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
     try:
         conn.row_factory = sqlite3.Row
+        conn.text_factory = _text
         _enter_wal(conn)
         conn.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
         conn.execute("PRAGMA synchronous=FULL")
@@ -43,13 +44,23 @@ def get_db(path: Path) -> Iterator[sqlite3.Connection]:
         conn.close()
 
 
+def _text(raw: bytes) -> str:
+    """Read a text: neighbours cut theirs off in the middle of a character."""
+    return raw.decode(errors="replace")
+
+
 def _enter_wal(conn: sqlite3.Connection) -> None:
     """Set WAL. SQLite does not wait for a neighbour at the first switch, so ask until it is."""
     while True:
         try:
-            if conn.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
-                return
+            mode = conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
-        time.sleep(0.005)
+            time.sleep(0.005)
+            continue
+        if mode != "wal":  # not a neighbour's doing: the file system has no shared memory
+            raise sqlite3.OperationalError(
+                f"the database stays in journal mode {mode}: WAL needs a disk of this machine"
+            )
+        return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dispatch_controller.core.reports import EndedByUs
-from dispatch_controller.model import HELD, Cause, Task
+from dispatch_controller.model import HELD, Task
 from dispatch_controller.store import events, tasks
+from dispatch_controller.store.history import cause_from
 from dispatch_controller.store.writer import Connection
 
 EVENT = "ending"
@@ -28,7 +29,7 @@ def standing(conn: Connection) -> dict[str, EndedByUs]:
             lease = wish.details.get("lease")
             if isinstance(lease, str) and lease == held[task_id].lease_owner:
                 found[lease] = EndedByUs(
-                    Cause(str(wish.details.get("cause"))),
+                    cause_from(wish.details.get("cause")),
                     str(wish.details.get("why")),
                     bool(wish.details.get("cancelled")),
                 )

@@ -82,8 +82,8 @@ def _event(row: sqlite3.Row) -> Event:
     details = row["details"]
     try:
         parsed = json.loads(details) if details else {}
-    except ValueError:
-        parsed = {"text": details}  # other programs write what they like here
+    except (ValueError, RecursionError):
+        parsed = {"text": str(details)}  # other programs write what they like here
     if not isinstance(parsed, dict):
         parsed = {"value": parsed}
     return Event(

@@ -42,8 +42,8 @@ def release(conn: Connection, task_id: str) -> None:
 def release_stale(conn: Connection) -> list[str]:
     """Remove the locks of tasks that are not claimed or running; return the tasks' ids."""
     stale = (
-        "FROM file_locks WHERE task_id NOT IN"
-        " (SELECT id FROM tasks WHERE status IN ('claimed', 'running'))"
+        "FROM file_locks WHERE NOT EXISTS (SELECT 1 FROM tasks t"
+        " WHERE t.id = file_locks.task_id AND t.status IN ('claimed', 'running'))"
     )
     ids = [row[0] for row in conn.execute(f"SELECT DISTINCT task_id {stale} ORDER BY task_id")]
     if ids:

@@ -36,11 +36,16 @@ def _history(told: Sequence[Event]) -> History:
     )
 
 
+def cause_from(told: object) -> Cause:
+    """Return the cause that an event's details name; UNKNOWN where they name none."""
+    return Cause(told) if isinstance(told, str) and told in set(Cause) else Cause.UNKNOWN
+
+
 def _failure(event: Event) -> Failure:
     cause, reason = event.details.get("cause"), event.details.get("reason")
     exit_code = event.details.get("exit_code")
     return Failure(
-        cause=Cause(str(cause)) if cause in set(Cause) else Cause.UNKNOWN,
+        cause=cause_from(cause),
         reason=reason if isinstance(reason, str) else None,
         exit_code=exit_code if isinstance(exit_code, int) else None,
     )

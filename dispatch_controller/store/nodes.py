@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dispatch_controller.core.times import iso, parse_iso
 from dispatch_controller.model import Node
+from dispatch_controller.store.tasks import number, whole
 from dispatch_controller.store.writer import Connection
 
 
@@ -28,33 +29,35 @@ def all_nodes(conn: Connection, *, reputation: bool = True) -> list[Node]:
     """Return the nodes by name; `reputation` False where that table does not exist."""
     if reputation:
         rows = conn.execute(
-            "SELECT n.*, r.quarantined, r.quarantine_reason FROM nodes n"
-            " LEFT JOIN node_reputation r ON r.node = n.name ORDER BY n.name"
+            "SELECT n.*, r.quarantined AS is_out, r.quarantine_reason AS out_for FROM nodes n"
+            " LEFT JOIN node_reputation r ON r.node = n.name"
+            " WHERE n.name IS NOT NULL ORDER BY n.name"
         )
     else:
         rows = conn.execute(
-            "SELECT *, 0 AS quarantined, NULL AS quarantine_reason FROM nodes ORDER BY name"
+            "SELECT *, 0 AS is_out, NULL AS out_for FROM nodes WHERE name IS NOT NULL ORDER BY name"
         )
     return [_node(row) for row in rows]
 
 
 def _node(row: sqlite3.Row) -> Node:
-    def default(name: str, value: object) -> object:
-        return value if row[name] is None else row[name]
+    def text(name: str, default: str) -> str:
+        return default if row[name] is None else str(row[name])
 
+    enabled = row["enabled"]
     return Node(
         name=row["name"],
         ssh_host=row["ssh_host"],
-        slots=int(str(default("slots", 8))),
-        api_mode=str(default("api_mode", "direct")),
-        work_dir=str(default("work_dir", "~/dispatch")),
-        running_count=row["running_count"] or 0,
+        slots=8 if row["slots"] is None else whole(row["slots"], 0),
+        api_mode=text("api_mode", "direct"),
+        work_dir=text("work_dir", "~/dispatch"),
+        running_count=whole(row["running_count"], 0),
         last_seen=parse_iso(row["last_seen"]),
-        enabled=row["enabled"] != 0,
-        executor=str(default("executor", "glm")),
-        priority=int(str(default("priority", 2))),
-        quarantined=bool(row["quarantined"]),
-        quarantine_reason=row["quarantine_reason"],
+        enabled=enabled is None or bool(number(enabled)),  # a word in its place is no yes
+        executor=text("executor", "glm"),
+        priority=whole(row["priority"], 2),
+        quarantined=bool(row["is_out"]),
+        quarantine_reason=row["out_for"],
     )
 
 

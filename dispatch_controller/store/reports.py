@@ -73,9 +73,9 @@ def _write(
                 lease=seen.lease, attempt=seen.attempt, state=seen.state, why=verdict.why,
             )  # fmt: skip
         return False
-    if task is None or task.lease_owner is None or isinstance(verdict, Known):
+    if task is None or isinstance(verdict, Known):
         return False
-    lease = task.lease_owner
+    lease = task.lease_owner or ""
     match verdict:
         case Confirm():
             return transitions.confirm(
@@ -123,11 +123,6 @@ def _finish(
         details["git_branch"] = seen.git_branch
     if not transitions.finish(conn, now, task.id, lease, task.attempt, ending, details):
         return False
-    if verdict.cause is not None and not verdict.cause.costs_a_retry:
-        events.add(
-            conn, now, "attempt_refunded", task_id=task.id, node=seen.node, lease=lease,
-            cause=verdict.cause, why=verdict.error,
-        )  # fmt: skip
     if seen.outside:
         events.add(
             conn, now, "write_set_violation", task_id=task.id, node=seen.node, lease=lease,

@@ -126,17 +126,23 @@ class SchemaError(Exception):
 
 
 def prepare(path: Path) -> frozenset[str]:
-    """Create the schema where the file is absent or empty, else check it.
+    """Create the schema where the file is absent or empty (or has no table), else check it.
 
     Returns the younger tables that an existing database lacks. Raises SchemaError, naming every
     table and column missing, and sqlite3.Error where the file is no database.
     """
     if not path.exists():
         path.touch(mode=0o600)
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0 or _has_no_tables(path):
         _create(path)
     with _look(path) as conn:
         return _check(conn, path)
+
+
+def _has_no_tables(path: Path) -> bool:
+    """Whether a creation was cut off after SQLite had made the file and before its COMMIT."""
+    with _look(path) as conn:
+        return conn.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
 
 @contextmanager
@@ -187,4 +193,4 @@ def _check(conn: sqlite3.Connection, path: Path) -> frozenset[str]:
 
 
 def _columns(conn: sqlite3.Connection, table: str) -> list[str]:
-    return [row[1] for row in conn.execute(f"PRAGMA table_info({table})")]
+    return [row[1].lower() for row in conn.execute(f"PRAGMA table_info({table})")]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from dispatch_controller.core.plan import KnownTask, Plan
-from dispatch_controller.model import TaskStatus
 from dispatch_controller.store import events, transitions
-from dispatch_controller.store.tasks import strings
+from dispatch_controller.store.tasks import status_from, strings, whole
 from dispatch_controller.store.writer import Connection
 
 
@@ -15,8 +14,7 @@ def known(conn: Connection) -> list[KnownTask]:
     """Return all tasks, as far as registration looks at them, by id."""
     rows = conn.execute(
         "SELECT id, project, spec_file, spec_hash, status, depends_on, modifies, exclusive,"
-        " coalesce(priority, 2) AS priority, coalesce(max_retries, 2) AS max_retries,"
-        " coalesce(estimated_minutes, 30) AS estimated_minutes FROM tasks ORDER BY id"
+        " priority, max_retries, estimated_minutes FROM tasks ORDER BY id"
     )
     return [
         KnownTask(
@@ -24,13 +22,13 @@ def known(conn: Connection) -> list[KnownTask]:
             project=row["project"],
             spec_file=row["spec_file"],
             spec_hash=row["spec_hash"],
-            status=TaskStatus(row["status"]),
+            status=status_from(row["status"]),
             depends_on=() if row["depends_on"] == "[]" else strings(row["depends_on"]),
             modifies=strings(row["modifies"]) or (),
             exclusive=bool(row["exclusive"]),
-            priority=row["priority"],
-            max_retries=row["max_retries"],
-            estimated_minutes=row["estimated_minutes"],
+            priority=whole(row["priority"], 2),
+            max_retries=whole(row["max_retries"], 2),
+            estimated_minutes=whole(row["estimated_minutes"], 30),
         )
         for row in rows
     ]

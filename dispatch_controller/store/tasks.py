@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 from dispatch_controller.core.times import parse_iso
 from dispatch_controller.model import Task, TaskStatus
 from dispatch_controller.store.writer import Connection
 
-NO_LIVE_LEASE = "(lease_owner IS NULL OR lease_expires_at IS NULL OR lease_expires_at <= :now)"
+T = TypeVar("T")
+
+NO_LIVE_LEASE = (
+    "(lease_owner IS NULL OR lease_expires_at IS NULL OR CAST(lease_expires_at AS REAL) <= :now)"
+)
+"""A lease whose end is no number (a neighbour wrote it) never ends by itself: it has ended."""
+
+PAGE = 500
+"""Candidates in each page after the first."""
+
+_PRIORITY = "CASE WHEN typeof(priority) IN ('integer', 'real') THEN priority ELSE 2 END"
 
 _DEPENDENCIES_COMPLETED = """
     (depends_on IS NULL OR depends_on IN ('[]', '')
@@ -22,21 +35,43 @@ _DEPENDENCIES_COMPLETED = """
             WHERE parent.id = wanted.value AND parent.status = 'completed'))))"""
 
 
+@lru_cache(maxsize=16384)
 def strings(column: object) -> tuple[str, ...] | None:
     """Return a JSON list of strings; None where the column holds something else."""
     if column is None or column == "":
         return ()
     try:
-        value = json.loads(str(column))
-    except ValueError:
+        value = json.loads(column if isinstance(column, str | bytes) else str(column))
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return None
     return tuple(value)
 
 
+def status_from(column: object) -> TaskStatus:
+    """Return a status; one that is none of ours counts as DEADLETTER: it is left alone."""
+    known = isinstance(column, str) and column in set(TaskStatus)
+    return TaskStatus(str(column)) if known else TaskStatus.DEADLETTER
+
+
+def number(column: object) -> float | None:
+    """Return a number; None where another program left text in its place."""
+    return column if isinstance(column, int | float) else None
+
+
+def whole(column: object, default: T) -> int | T:
+    """Return an integer, or the default where the column holds none."""
+    found = number(column)
+    return default if found is None or math.isinf(found) else int(found)
+
+
+def _text(column: object) -> str | None:
+    return None if column is None else str(column)
+
+
 def task_from(row: sqlite3.Row) -> Task:
-    """Return a row of `tasks` as a value; what old programs left odd is read leniently."""
+    """Return a row of `tasks` as a value; what other programs left odd is read leniently."""
     depends_on = row["depends_on"]
     modifies = row["modifies"]
     return Task(
@@ -44,26 +79,26 @@ def task_from(row: sqlite3.Row) -> Task:
         project=row["project"],
         spec_file=row["spec_file"],
         spec_hash=row["spec_hash"],
-        status=TaskStatus(row["status"]),
+        status=status_from(row["status"]),
         node=row["node"],
-        pid=row["pid"],
-        attempt=row["attempt"] or 0,
-        max_retries=2 if row["max_retries"] is None else row["max_retries"],
+        pid=whole(row["pid"], None),
+        attempt=whole(row["attempt"], 0),
+        max_retries=whole(row["max_retries"], 2),
         started_at=parse_iso(row["started_at"]),
         completed_at=parse_iso(row["completed_at"]),
         heartbeat_at=parse_iso(row["heartbeat_at"]),
-        error=row["error"],
-        log_file=row["log_file"],
-        duration_seconds=row["duration_seconds"],
+        error=_text(row["error"]),
+        log_file=_text(row["log_file"]),
+        duration_seconds=number(row["duration_seconds"]),
         depends_on=() if depends_on == "[]" else strings(depends_on),
         modifies=strings(modifies) or (),
         exclusive=bool(row["exclusive"]),
-        priority=2 if row["priority"] is None else row["priority"],
+        priority=whole(row["priority"], 2),
         lease_owner=row["lease_owner"],
-        lease_expires_at=row["lease_expires_at"],
-        visibility_timeout=row["visibility_timeout"] or 300,
-        updated_at=row["updated_at"],
-        estimated_minutes=row["estimated_minutes"] or 30,
+        lease_expires_at=number(row["lease_expires_at"]),
+        visibility_timeout=whole(row["visibility_timeout"], 300) or 300,
+        updated_at=number(row["updated_at"]),
+        estimated_minutes=whole(row["estimated_minutes"], 30) or 30,
     )
 
 
@@ -89,29 +124,25 @@ def in_status(conn: Connection, *statuses: TaskStatus) -> list[Task]:
 
 
 def candidates(
-    conn: Connection,
-    now: float,
-    after: tuple[int, str] | None,
-    limit: int,
-    wanted: Callable[[str], bool],
-) -> tuple[list[Task], tuple[int, str] | None]:
-    """Return a page of pending tasks with no live lease and all dependencies completed.
+    conn: Connection, now: float, first: int, wanted: Callable[[str], bool]
+) -> Iterator[list[Task]]:
+    """Yield, in pages, the pending tasks with no live lease and all dependencies completed.
 
-    Ordered by priority, then id. `after` is where the page before ended; the second value is where
-    this one did, None at the end. Tasks whose spec_file is not `wanted` are passed over.
+    Ordered by priority, then id. Tasks whose spec_file is not `wanted` are passed over. Two
+    statements at the most: the `first` tasks are found cheaply, and nearly always fill the slots;
+    all others are one more query, read as far as the caller goes on.
     """
-    page = "" if after is None else "AND (coalesce(priority, 2), id) > (:priority, :id)"
-    priority, task_id = after or (0, "")
-    rows = conn.execute(
-        f"SELECT * FROM tasks WHERE status = 'pending' AND {NO_LIVE_LEASE} {page}"
-        f" AND {_DEPENDENCIES_COMPLETED} ORDER BY coalesce(priority, 2), id LIMIT :limit",
-        {"now": now, "priority": priority, "id": task_id, "limit": limit},
-    ).fetchall()
-    end = None
-    if len(rows) == limit:
-        last = task_from(rows[-1])
-        end = (last.priority, last.id)
-    return [task_from(row) for row in rows if wanted(row["spec_file"])], end
+    query = (
+        f"SELECT * FROM tasks WHERE status = 'pending' AND typeof(id) = 'text' AND {NO_LIVE_LEASE}"
+        f" AND {_DEPENDENCIES_COMPLETED} ORDER BY {_PRIORITY}, id LIMIT :limit OFFSET :offset"
+    )
+    rows = conn.execute(query, {"now": now, "limit": first, "offset": 0}).fetchall()
+    yield [task_from(row) for row in rows if wanted(row["spec_file"])]
+    if len(rows) < first:
+        return
+    rest = conn.execute(query, {"now": now, "limit": -1, "offset": first})
+    while rows := rest.fetchmany(PAGE):
+        yield [task_from(row) for row in rows if wanted(row["spec_file"])]
 
 
 def statuses(conn: Connection, ids: Sequence[str]) -> dict[str, TaskStatus]:
@@ -120,7 +151,7 @@ def statuses(conn: Connection, ids: Sequence[str]) -> dict[str, TaskStatus]:
         "SELECT id, status FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(ids),),
     )
-    return {row["id"]: TaskStatus(row["status"]) for row in rows}
+    return {row["id"]: status_from(row["status"]) for row in rows}
 
 
 def counts(conn: Connection) -> dict[str, int]:

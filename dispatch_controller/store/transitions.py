@@ -1,8 +1,9 @@
 """Every change of `tasks.status`, and nothing else writes that column.
 
 Each transition is one guarded UPDATE that says whether it happened, and writes one row to `events`
-in the same transaction (scheduling.md, States). `lease` is the fencing token of an attempt: what
-carries another one changes nothing.
+in the same transaction (scheduling.md, States); one more where it refunds the attempt. `lease` is
+the fencing token of an attempt: what carries another one changes nothing. A task that an old
+program started has none: its lease is "".
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dispatch_controller.store.tasks import NO_LIVE_LEASE
 from dispatch_controller.store.writer import Connection
 
 _HELD = "status IN ('claimed', 'running')"
+_SAME_LEASE = "coalesce(lease_owner, '') = :lease"
 
 
 def spec_columns(spec: SpecColumns) -> dict[str, object]:
@@ -89,7 +91,7 @@ def claim(
     if any(row["id"] not in held for row in at_work):
         return []
     payload = json.dumps([[new.task_id, new.node, new.lease_owner, new.executor] for new in leases])
-    conn.execute(
+    claimed = conn.execute(
         "UPDATE tasks SET status = 'claimed', node = new.node, lease_owner = new.lease,"
         " lease_expires_at = :second + coalesce(nullif(visibility_timeout, 0), 300),"
         " attempt = coalesce(attempt, 0) + 1, started_at = :iso, completed_at = NULL,"
@@ -97,34 +99,31 @@ def claim(
         " duration_seconds = NULL, updated_at = :second FROM (SELECT"
         " json_extract(value, '$[0]') AS task_id, json_extract(value, '$[1]') AS node,"
         " json_extract(value, '$[2]') AS lease FROM json_each(:payload)) AS new"
-        f" WHERE tasks.id = new.task_id AND status = 'pending' AND {NO_LIVE_LEASE}",
+        f" WHERE tasks.id = new.task_id AND status = 'pending' AND {NO_LIVE_LEASE} RETURNING *",
         {"second": int(now), "iso": iso(now), "now": now, "payload": payload},
-    )
-    conn.execute(
+    ).fetchall()
+    told = conn.execute(
         "INSERT INTO events (timestamp, task_id, event_type, node, details)"
         " SELECT :iso, t.id, 'task_claimed', t.node,"
         " json_object('lease', t.lease_owner, 'attempt', t.attempt,"
         " 'executor', json_extract(new.value, '$[3]'))"
         " FROM json_each(:payload) AS new JOIN tasks t ON t.id = json_extract(new.value, '$[0]')"
         " AND t.lease_owner = json_extract(new.value, '$[2]') AND t.status = 'claimed'"
-        " ORDER BY new.key",
+        " ORDER BY new.key RETURNING id, task_id",
         {"iso": iso(now), "payload": payload},
-    )
-    rows = conn.execute(
-        "SELECT t.*, e.id AS sequence FROM (SELECT id, task_id FROM events ORDER BY id DESC"
-        " LIMIT changes()) AS e JOIN tasks t ON t.id = e.task_id ORDER BY e.id"
     ).fetchall()
     wanted = {new.task_id: new for new in leases}
+    rows = {row["id"]: row for row in claimed}
     claims = [
         Claim(
-            task=tasks.task_from(row),
-            node=row["node"],
-            executor=wanted[row["id"]].executor,
-            lease_owner=row["lease_owner"],
-            attempt=row["attempt"],
-            sequence=row["sequence"],
+            task=tasks.task_from(rows[task_id]),
+            node=wanted[task_id].node,
+            executor=wanted[task_id].executor,
+            lease_owner=wanted[task_id].lease_owner,
+            attempt=rows[task_id]["attempt"],
+            sequence=sequence,
         )
-        for row in rows
+        for sequence, task_id in sorted((row["id"], row["task_id"]) for row in told)
     ]
     locks = [(path, claim.task.id) for claim in claims for path in wanted[claim.task.id].locks]
     if locks:
@@ -140,7 +139,7 @@ def confirm(
         "UPDATE tasks SET status = 'running', pid = :pid, log_file = :log, started_at = :iso,"
         " heartbeat_at = :iso, updated_at = :second,"
         " lease_expires_at = :second + coalesce(nullif(visibility_timeout, 0), 300)"
-        " WHERE id = :id AND status = 'claimed' AND lease_owner = :lease",
+        f" WHERE id = :id AND status = 'claimed' AND {_SAME_LEASE}",
         {
             "pid": pid,
             "log": log_file,
@@ -181,7 +180,10 @@ def finish(
     ending: Ending,
     details: Mapping[str, object],
 ) -> bool:
-    """Claimed or running → completed or failed. `details` goes into the event."""
+    """Claimed or running → completed or failed. `details` goes into the event.
+
+    The attempt is refunded where their `cause` costs no retry.
+    """
     status = "completed" if ending.completed else "failed"
     updated = conn.execute(
         "UPDATE tasks SET status = :status, completed_at = :completed_at, collected_at = :iso,"
@@ -189,7 +191,7 @@ def finish(
         " artifact_hash = :artifact_hash, artifact_patch = :artifact_patch,"
         " loc_added = :loc_added, loc_removed = :loc_removed, files_changed = :files_changed,"
         " lease_expires_at = NULL, updated_at = :second"
-        f" WHERE id = :id AND {_HELD} AND lease_owner = :lease AND attempt = :attempt",
+        f" WHERE id = :id AND {_HELD} AND {_SAME_LEASE} AND coalesce(attempt, 0) = :attempt",
         {
             "status": status,
             "completed_at": iso(now if ending.completed_at is None else ending.completed_at),
@@ -215,6 +217,12 @@ def finish(
         conn, now, f"task_{status}", task_id=task_id, node=_node_of(lease), lease=lease,
         attempt=attempt, **details,
     )  # fmt: skip
+    cause = details.get("cause")
+    if isinstance(cause, Cause) and not cause.costs_a_retry:
+        events.add(
+            conn, now, "attempt_refunded", task_id=task_id, node=_node_of(lease), lease=lease,
+            cause=cause, why=ending.error,
+        )  # fmt: skip
     return True
 
 
@@ -236,7 +244,7 @@ def give_back(
         "UPDATE tasks SET status = 'pending', node = NULL, pid = NULL, error = NULL,"
         " started_at = NULL, heartbeat_at = NULL, lease_owner = :owner,"
         " lease_expires_at = :until, updated_at = :second"
-        f" WHERE id = :id AND {_HELD} AND lease_owner = :lease",
+        f" WHERE id = :id AND {_HELD} AND {_SAME_LEASE}",
         {
             "owner": None if until is None else BACKOFF_OWNER,
             "until": None if until is None else int(until),
@@ -257,14 +265,17 @@ def give_back(
 
 def retry(
     conn: Connection, now: float, task_id: str, attempt: int, *, until: float, max_retries: int,
-    why: str,
+    why: str, extended: str | None = None,
 ) -> bool:  # fmt: skip
-    """Failed → pending, held back until `until` (Unix seconds) by a back-off lease."""
+    """Failed → pending, held back until `until` (Unix seconds) by a back-off lease.
+
+    `extended` says for what the guardian raised max_retries: "timeout" is granted only once.
+    """
     updated = conn.execute(
         "UPDATE tasks SET status = 'pending', node = NULL, pid = NULL, error = NULL,"
         " started_at = NULL, heartbeat_at = NULL, lease_owner = :owner,"
         " lease_expires_at = :until, max_retries = :max_retries, updated_at = :second"
-        " WHERE id = :id AND status = 'failed' AND attempt = :attempt",
+        " WHERE id = :id AND status = 'failed' AND coalesce(attempt, 0) = :attempt",
         {
             "owner": BACKOFF_OWNER,
             "until": int(until),
@@ -278,7 +289,7 @@ def retry(
         return False
     events.add(
         conn, now, "task_retry", task_id=task_id, attempt=attempt, until=iso(until),
-        max_retries=max_retries, why=why,
+        max_retries=max_retries, why=why, **({"extended": extended} if extended else {}),
     )  # fmt: skip
     return True
 
@@ -289,7 +300,7 @@ def bury(
     """Failed → deadletter: no retry is left. The last error stays in the row."""
     updated = conn.execute(
         "UPDATE tasks SET status = 'deadletter', updated_at = :second"
-        " WHERE id = :id AND status = 'failed' AND attempt = :attempt",
+        " WHERE id = :id AND status = 'failed' AND coalesce(attempt, 0) = :attempt",
         {"second": int(now), "id": task_id, "attempt": attempt},
     )
     if not updated.rowcount:
@@ -303,7 +314,7 @@ def cancel(conn: Connection, now: float, task_id: str, *, lease: str | None, why
     updated = conn.execute(
         "UPDATE tasks SET status = 'deadletter', error = :why, completed_at = :iso,"
         " lease_owner = NULL, lease_expires_at = NULL, updated_at = :second WHERE id = :id AND"
-        f" (status IN ('pending', 'failed') OR ({_HELD} AND lease_owner = :lease))",
+        f" (status IN ('pending', 'failed') OR ({_HELD} AND {_SAME_LEASE}))",
         {"why": why, "iso": iso(now), "second": int(now), "id": task_id, "lease": lease},
     )
     if not updated.rowcount:
@@ -337,7 +348,7 @@ def renew(
     conn.executemany(
         "UPDATE tasks SET heartbeat_at = ?, collected_at = ?, pid = coalesce(?, pid),"
         " lease_expires_at = ? + coalesce(nullif(visibility_timeout, 0), 300)"
-        f" WHERE id = ? AND {_HELD} AND lease_owner = ?",
+        f" WHERE id = ? AND {_HELD} AND coalesce(lease_owner, '') = ?",
         [
             (iso(heartbeat), iso(now), pid, int(now), task_id, lease)
             for task_id, lease, heartbeat, pid in beats
@@ -347,7 +358,7 @@ def renew(
 
 _EXPIRED = (
     "status = 'pending' AND lease_owner IS NOT NULL AND"
-    " (lease_expires_at IS NULL OR lease_expires_at <= ?)"
+    " (lease_expires_at IS NULL OR CAST(lease_expires_at AS REAL) <= ?)"
 )
 
 
@@ -364,6 +375,6 @@ def clear_expired(conn: Connection, now: float) -> None:
     )
 
 
-def _node_of(lease: str) -> str:
-    """Return the node's name out of `<node>:<8 hex>`."""
-    return lease.rpartition(":")[0]
+def _node_of(lease: str) -> str | None:
+    """Return the node's name out of `<node>:<8 hex>`; None where there is none."""
+    return lease.rpartition(":")[0] or None
