@@ -29,6 +29,7 @@ class SpecCatalog:
         self._lock = threading.Lock()
         self._stamps: dict[str, Stamp] = {}
         self._extras: dict[str, SpecExtras] = {}
+        self._paths: dict[str, Path] = {}
 
     @property
     def extras(self) -> Mapping[str, SpecExtras]:
@@ -51,7 +52,10 @@ class SpecCatalog:
         return self._path(spec_file).parent
 
     def _path(self, spec_file: str) -> Path:
-        return self._base / Path(spec_file).expanduser()
+        path = self._paths.get(spec_file)
+        if path is None:
+            path = self._paths[spec_file] = self._base / Path(spec_file).expanduser()
+        return path
 
     def _refresh_one(self, spec_file: str, extras: dict[str, SpecExtras]) -> None:
         try:

@@ -23,6 +23,10 @@ from dispatch_controller.core.spec import (
     too_large,
 )
 
+Stamp = tuple[int, int, int, int]
+Known = dict[tuple[str, str | None, str], tuple[Stamp, Parsed]]
+"""What was read of (root, project, file) before, and the file's stamp then."""
+
 _HEAD = 1024
 _LINK = "is a link and was passed over; give the place it leads to as a path of its own"
 
@@ -43,6 +47,7 @@ def find(
     project: str | None = None,
     *,
     modifies_optional: Container[str] = frozenset(),
+    known: Known | None = None,
 ) -> Found:
     """Read every `*.md` under the paths: folders at any depth, or single files.
 
@@ -51,24 +56,37 @@ def find(
     the first folder below the path, else the path's own name (a single file's: its folder's). A
     file reached by two paths is read once, for the first. What cannot be read is an error entry
     for that file or folder; nothing is raised.
+
+    A file whose stamp is still that in `known` is not read again; what is read is noted there.
+    It belongs to one set of `modifies_optional`.
     """
     found = Found()
     seen: set[str] = set()
     for path in paths:
         root = os.path.realpath(path)
-        for file in _markdown_files(root, found):
+        for file, stamp in _markdown_files(root, found):
             if file in seen:
                 continue
             seen.add(file)
+            before = known.get((root, project, file)) if known else None
+            if before is not None and before[0] == stamp:
+                _sort_in(before[1], found)
+                continue
             parsed = _read(file, project, _default_project(root, file), modifies_optional)
+            if known is not None and stamp is not None and not isinstance(parsed, SpecError):
+                known[root, project, file] = (stamp, parsed)
             _sort_in(parsed, found)
     found.errors.sort(key=lambda error: (error.file, error.line))
     found.warnings.sort(key=lambda warning: warning.file)
     return found
 
 
-def locate(spec_files: Iterable[str], *, base: Path) -> dict[str, str]:
+def locate(
+    spec_files: Iterable[str], *, base: Path, found: Container[str] = frozenset()
+) -> dict[str, str]:
     """Return where the files of task rows are: for each that exists, its real path.
+
+    Those in `found` are real paths that were just met, and are not looked at again.
 
     A relative one is looked for under `base`, `~` is the home folder. A file that only cannot
     be looked at (no permission, a network folder that fails) counts as there: unknown is not
@@ -76,6 +94,9 @@ def locate(spec_files: Iterable[str], *, base: Path) -> dict[str, str]:
     """
     located: dict[str, str] = {}
     for spec_file in set(spec_files):
+        if spec_file in found:
+            located[spec_file] = spec_file
+            continue
         try:
             path = base / Path(spec_file).expanduser()
             if not stat.S_ISREG(path.stat().st_mode):
@@ -89,8 +110,11 @@ def locate(spec_files: Iterable[str], *, base: Path) -> dict[str, str]:
     return located
 
 
-def _markdown_files(root: str, found: Found) -> Iterator[str]:
-    """Yield the files below a real path, each folder's own files first, in order of name."""
+def _markdown_files(root: str, found: Found) -> Iterator[tuple[str, Stamp | None]]:
+    """Yield the files below a real path, each folder's own files first, in order of name.
+
+    Each with its stamp, which changes when its content does; None for a single file.
+    """
     try:
         is_folder = stat.S_ISDIR(Path(root).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +123,7 @@ def _markdown_files(root: str, found: Found) -> Iterator[str]:
         found.errors.append(_unreadable(root, error))
         return
     if not is_folder:
-        yield root
+        yield root, None
         return
     waiting = [root]
     while waiting:
@@ -117,13 +141,23 @@ def _markdown_files(root: str, found: Found) -> Iterator[str]:
         waiting += [e.path for e in reversed(visible) if e.is_dir(follow_symlinks=False)]
 
 
-def _files_of(entries: Sequence[os.DirEntry[str]], found: Found) -> Iterator[str]:
+def _files_of(
+    entries: Sequence[os.DirEntry[str]], found: Found
+) -> Iterator[tuple[str, Stamp | None]]:
     for entry in entries:
         if entry.is_symlink():
             if entry.name.endswith(".md") or entry.is_dir():
                 found.warnings.append(SpecWarning(_shown(entry.path), _LINK))
         elif entry.name.endswith(".md") and not entry.is_dir():
-            yield entry.path
+            yield entry.path, _stamp(entry)
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None  # Reading it tells what is wrong.
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _default_project(root: str, file: str) -> str:

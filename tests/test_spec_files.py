@@ -157,3 +157,30 @@ def test_files_of_rows_are_located(root: Path, tmp_path: Path) -> None:
         "specs/web/S1.md": str(file),
         str(link / "web/S1.md"): str(file),
     }
+
+
+def test_a_file_is_read_again_only_when_it_changed(root: Path) -> None:
+    kept, changed = write(root / "S1.md"), write(root / "S2.md")
+    known: spec_files.Known = {}
+    first = spec_files.find([root], known=known).specs
+    before = changed.stat()
+    write(changed, SPEC.replace("a.py", "b.py"))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = spec_files.find([root], known=known).specs
+    assert [spec.path for spec in second] == [str(kept), str(changed)]
+    assert second[0] is first[0]
+    assert second[1].modifies == ("b.py",)
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(root: Path) -> None:
+    broken = write(root / "S1.md", b"\xff\xfe")
+    known: spec_files.Known = {}
+    assert spec_files.find([root], known=known).errors
+    assert known == {}
+    write(broken)
+    assert spec_files.find([root], known=known).specs
+
+
+def test_rows_of_files_just_found_are_not_looked_for(root: Path) -> None:
+    here = str(root / "never-there.md")
+    assert spec_files.locate([here], base=root, found={here}) == {here: here}

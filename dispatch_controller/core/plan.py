@@ -87,6 +87,16 @@ class Plan:
     cycles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task -> path of the cycle it is in, over all tasks that are not completed."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether any task is new or changed."""
+        return bool(self.inserts or self.updates or self.links or self.hashes)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is nothing to write: neither a change nor a new event."""
+        return not self.changes and not self.events
+
 
 def report(
     planned: Plan,

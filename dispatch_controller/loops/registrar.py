@@ -13,7 +13,7 @@ import trio
 from dispatch_controller.core import plan, registration
 from dispatch_controller.core.plan import KnownTask, Plan
 from dispatch_controller.loops.context import Context
-from dispatch_controller.spec_files import Found, find, locate
+from dispatch_controller.spec_files import Found, Known, find, locate
 from dispatch_controller.store import specs
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,9 @@ class _Read:
     located: dict[str, str]
 
 
+_Source = tuple[tuple[Path, ...], str | None]
+
+
 class Registrar:
     """Reads spec files, plans what they change, and writes that (specs.md)."""
 
@@ -32,6 +35,10 @@ class Registrar:
         self._context = context
         self._lock = trio.Lock()
         self._reported: frozenset[tuple[str, ...]] = frozenset()
+        self._optional: frozenset[str] = frozenset()
+        self._known: Known = {}
+        self._quiet: dict[_Source, tuple[_Read, Sequence[KnownTask], Plan]] = {}
+        """By source the last plan that had nothing to change or tell, and what it was made of."""
 
     async def register(self, paths: Sequence[Path], project: str | None = None) -> dict[str, Any]:
         """Register everything under the paths; return the counts, errors and warnings.
@@ -42,11 +49,10 @@ class Registrar:
             context = self._context
             rows = await context.store.read(specs.known)
             read = await context.run_sync(self._read, paths, project, rows)
-            planned = await context.run_sync(self._plan, read, rows)
-            changes = planned.inserts or planned.updates or planned.links or planned.hashes
-            if changes or planned.events:
+            planned = await context.run_sync(self._plan, read, rows, (tuple(paths), project))
+            if not planned.quiet:
                 await context.store.write(specs.write_plan, context.clock.wall(), planned)
-            if changes:
+            if planned.changes:
                 await context.run_sync(self._refresh, planned)
                 context.wakes.scheduling.set()
             self._reported |= planned.standing
@@ -60,20 +66,29 @@ class Registrar:
             )
 
     def _read(self, paths: Sequence[Path], project: str | None, rows: Sequence[KnownTask]) -> _Read:
-        optional = {
+        """Read what is new or changed; in quiet times this runs every 30 s over all files."""
+        optional = frozenset(
             name
             for name, entry in self._context.knowledge.projects.items()
             if entry.allow_empty_modifies
-        }
-        return _Read(
-            find(paths, project, modifies_optional=optional),
-            locate((row.spec_file for row in rows), base=self._context.settings.home),
         )
+        if optional != self._optional:
+            self._optional, self._known = optional, {}
+        found = find(paths, project, modifies_optional=optional, known=self._known)
+        real = {spec.path for spec in found.specs}
+        files = (row.spec_file for row in rows)
+        return _Read(found, locate(files, base=self._context.settings.home, found=real))
 
-    def _plan(self, read: _Read, rows: Sequence[KnownTask]) -> Plan:
-        return registration.plan(
+    def _plan(self, read: _Read, rows: Sequence[KnownTask], source: _Source) -> Plan:
+        quiet = self._quiet.get(source)
+        if quiet is not None and quiet[:2] == (read, rows):
+            return quiet[2]
+        planned = registration.plan(
             read.found.specs, rows, located=read.located, reported=self._reported
         )
+        if planned.quiet:
+            self._quiet[source] = (read, rows, planned)
+        return planned
 
     def _refresh(self, planned: Plan) -> None:
         self._context.catalog.refresh(
