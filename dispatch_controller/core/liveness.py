@@ -69,12 +69,16 @@ def stuck(
     """
     still = now - max(progress.since, trusted_since)
     if still > stuck_after:
-        return f"stuck: no progress of any kind for {still / 60:.0f} min"
+        return f"stuck: no progress of any kind for {_span(still)}"
     if task.started_at is not None:
         ran = now - max(task.started_at, trusted_since)
         if ran > time_limit + OVERTIME:
-            return f"ran {ran / 60:.0f} min, {OVERTIME / 60:.0f} min and more past its limit"
+            return f"ran for {_span(ran)}, its limit was {_span(time_limit)}"
     return None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def ghost(task: Task, now: float) -> bool:

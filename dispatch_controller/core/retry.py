@@ -105,6 +105,8 @@ def extend(
 
 
 def _extendable(last: Failure, history: History) -> bool:
+    if last.reason == "killed":  # by us: its exit code is our own signal
+        return False
     if last.exit_code == 124 or last.reason == "timeout":
         return not history.extended_for_timeout
     return last.exit_code in NOT_ITS_OWN_FAULT

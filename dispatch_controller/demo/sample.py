@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +40,13 @@ class Sample:
     modifies: tuple[str, ...] = ()
     front: str = ""
 
-    def markdown(self) -> str:
+    def markdown(self, home: Path) -> str:
+        script = self.script.replace("{home}", shlex.quote(str(home)))
         return (
             f"---\ntask_id: {self.task_id}\nproject: demo\nexecutor: shell\n"
             f"depends_on: {json.dumps(self.depends_on)}\n"
             f"modifies: {json.dumps(self.modifies or [f'{self.task_id}.txt'])}\n{self.front}---\n"
-            f"# {self.title}\n\n```sh\n{self.script}\n```\n"
+            f"# {self.title}\n\n```sh\n{script}\n```\n"
         )
 
 
@@ -53,7 +55,7 @@ def _writes(text: str, seconds: float) -> str:
 
 
 _FLAKY = """\
-marker="$(dirname "$TASK_DIR")/flaky-was-here"
+marker={home}/flaky-was-here
 if [ ! -e "$marker" ]; then
     touch "$marker"
     echo "the first attempt fails on purpose" >&2
@@ -91,4 +93,4 @@ def write_home(home: Path) -> None:
     specs = home / "specs" / "demo"
     specs.mkdir(parents=True)
     for sample in SAMPLES:
-        (specs / f"{sample.task_id}.md").write_text(sample.markdown())
+        (specs / f"{sample.task_id}.md").write_text(sample.markdown(home))

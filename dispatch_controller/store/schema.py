@@ -171,6 +171,14 @@ def _execute_schema(conn: sqlite3.Connection) -> None:
 
 
 def _check(conn: sqlite3.Connection, path: Path) -> frozenset[str]:
+    missing, absent = missing_parts(conn)
+    if missing:
+        raise SchemaError(path, missing)
+    return absent
+
+
+def missing_parts(conn: sqlite3.Connection) -> tuple[list[str], frozenset[str]]:
+    """Return what the controller needs and the database lacks, and the younger tables it lacks."""
     model = sqlite3.connect(":memory:")
     try:
         _execute_schema(model)
@@ -187,9 +195,7 @@ def _check(conn: sqlite3.Connection, path: Path) -> frozenset[str]:
             missing.append(f"table {table}")
         else:
             missing += [f"column {table}.{name}" for name in columns if name not in have]
-    if missing:
-        raise SchemaError(path, missing)
-    return frozenset(absent)
+    return missing, frozenset(absent)
 
 
 def _columns(conn: sqlite3.Connection, table: str) -> list[str]:

@@ -52,7 +52,7 @@ class WorldFleet:
     def transport(self, node: str) -> FakeTransport | None:
         return self._transports.get(node)
 
-    async def sync(self, nodes: Sequence[Node]) -> None:
+    def update(self, nodes: Sequence[Node]) -> None:
         world = self._world
         for node in nodes:
             machine = world.machines.get(node.name)
@@ -65,7 +65,7 @@ class WorldFleet:
 
             transport = FakeTransport(machine, report, world.clock)
             self._transports[node.name] = transport
-            await world.fleet_nursery.start(transport.run)
+            world.fleet_nursery.start_soon(transport.run)
 
 
 class World:

@@ -1,0 +1,146 @@
+"""Which transport leads to which node, following the rows of `nodes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from dispatch_controller.fleet.bundle import Bundle
+from dispatch_controller.fleet.local import LocalMachine
+from dispatch_controller.fleet.polled import PolledTransport
+from dispatch_controller.fleet.serve import ServeTransport
+from dispatch_controller.fleet.ssh import SshMachine, SshService
+from dispatch_controller.fleet.transport import Machine, TransportLost
+from dispatch_controller.model import Node, Observation
+from dispatch_controller.runtime.clock import Clock
+
+
+@dataclass(slots=True)
+class _Member:
+    ssh_host: str | None
+    work_dir: str
+    transport: ServeTransport | PolledTransport
+    scope: trio.CancelScope
+
+
+class Fleet:
+    """Transports by node. `run` keeps their channels; `update` follows the table of nodes.
+
+    `reporter` takes a node's name and what it told unasked, which may be nothing at all.
+    `task_wrapper`: path of the nodes' own `task-wrapper.sh`; None for ours, `wrapper`.
+    """
+
+    def __init__(
+        self,
+        ssh: SshService,
+        owner: str,
+        wrapper: Bundle,
+        reporter: Callable[[str, Sequence[Observation]], None],
+        clock: Clock,
+        task_wrapper: str | None = None,
+    ) -> None:
+        self._ssh = ssh
+        self._owner = owner
+        self._wrapper = wrapper
+        self._reporter = reporter
+        self._clock = clock
+        self._task_wrapper = task_wrapper
+        self._members: dict[str, _Member] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the channels of all members, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for name, member in self._members.items():
+                    nursery.start_soon(_keep, member, name=f"node {name}")
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def update(self, nodes: Sequence[Node]) -> None:
+        """Take in new nodes, let go of those that are gone, rebuild where the way has changed.
+
+        Tasks on the nodes do not notice. Disabled nodes stay: what runs there is still watched.
+        """
+        rows = {node.name: node for node in nodes}
+        for name, member in list(self._members.items()):
+            node = rows.get(name)
+            if node is None or (node.ssh_host, node.work_dir) != (
+                member.ssh_host,
+                member.work_dir,
+            ):
+                member.scope.cancel()
+                del self._members[name]
+        for name, node in rows.items():
+            if name not in self._members:
+                member = _Member(
+                    node.ssh_host, node.work_dir, self._build(node), trio.CancelScope()
+                )
+                self._members[name] = member
+                if self._nursery is not None:
+                    self._nursery.start_soon(_keep, member, name=f"node {name}")
+
+    def transport(self, name: str) -> ServeTransport | PolledTransport | None:
+        """Return the way to a node; None for one that is not in the last update."""
+        member = self._members.get(name)
+        return None if member is None else member.transport
+
+    def machine(self, name: str) -> Machine | None:
+        """Return the host behind a node, to bring code to it; None where it is not known."""
+        member = self._members.get(name)
+        return None if member is None else member.transport.machine
+
+    def root(self, name: str) -> str | None:
+        """Return the node's work_dir as the transports use it."""
+        member = self._members.get(name)
+        return None if member is None else work_root(member.work_dir)
+
+    def reconnect(self, name: str, wrapper: Bundle | None = None) -> None:
+        """Open a node's channel anew, now; with another release of the wrapper where given."""
+        member = self._members.get(name)
+        if member is not None and isinstance(member.transport, ServeTransport):
+            member.transport.reconnect(wrapper)
+
+    async def check_connection(self, name: str) -> float:
+        """Return the seconds an SSH node's pooled connection takes to answer.
+
+        Raises TransportLost after 10 s, or where the node is none of SSH's; a connection that did
+        not answer was closed, and the next use opens a new one.
+        """
+        machine = self.machine(name)
+        if not isinstance(machine, SshMachine):
+            raise TransportLost(name, "is not reached by SSH")
+        return await machine.check()
+
+    def _build(self, node: Node) -> ServeTransport | PolledTransport:
+        machine: Machine
+        if node.ssh_host is None:
+            machine = LocalMachine(node.name)
+        else:
+            machine = SshMachine(self._ssh, node.name, node.ssh_host)
+        root = work_root(node.work_dir)
+        if self._task_wrapper is not None:
+            return PolledTransport(machine, root, self._owner, self._task_wrapper, self._clock)
+        return ServeTransport(
+            machine, root, self._owner, self._wrapper,
+            partial(self._reporter, node.name), self._clock,
+        )  # fmt: skip
+
+
+def work_root(work_dir: str) -> str:
+    """Return `nodes.work_dir` so that it means the same everywhere: absolute, or below `~/`."""
+    path = work_dir.rstrip("/")
+    if path in ("", "~"):
+        return "~/dispatch"
+    return path if path.startswith(("/", "~/")) else f"~/{path}"
+
+
+async def _keep(member: _Member) -> None:
+    with member.scope:
+        await member.transport.run()
