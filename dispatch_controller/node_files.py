@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from dispatch_controller.settings_sections import Generator
+
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\s/:\x00-\x1f]+$")
 ]
@@ -42,6 +44,23 @@ class NodeEntry(_Entry):
     worker_url: str | None = None
 
 
+class ProjectFactory(_Entry):
+    """What a project wants of the factory other than the settings say (docs/factory.md)."""
+
+    enabled: bool = True
+    generator: Generator | None = None
+    dry_run: bool | None = None
+    per_day: Annotated[int, Field(ge=0)] | None = None
+    iterate_tasks: Annotated[int, Field(ge=1)] | None = None
+    iterate_completed: Annotated[float, Field(ge=0, le=1, strict=False)] | None = None
+    iterate_pause: Annotated[float, Field(gt=0, strict=False)] | None = None
+    """Seconds."""
+    executor: str | None = None
+    """Of its generated specs; None takes the one that most of its specs name."""
+    checks: list[str] = []
+    """Commands beside `verify` that must succeed in its checkout."""
+
+
 class ProjectEntry(_Entry):
     """A project of projects.json; one that the file does not name is ProjectEntry()."""
 
@@ -56,6 +75,7 @@ class ProjectEntry(_Entry):
     write_set: Literal["warn", "fail", "fail_if_owned"] = "warn"
     """What a file outside `modifies` means; the last: fail when another live task owns it."""
     allow_empty_modifies: bool = False
+    factory: ProjectFactory = ProjectFactory()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from dispatch_controller import settings_sources
 from dispatch_controller.executors import Executor, with_shipped
 from dispatch_controller.settings_report import Origin, explain, flatten, secret_name, where
 from dispatch_controller.settings_sections import (
+    Factory,
     FullPath,
     Loops,
     Lower,
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     loops: Loops = Field(default=Loops(), description="the seven loops")
     ssh: Ssh = Field(default=Ssh(), description="SSH")
     retry: Retry = Field(default=Retry(), description="back-off of failed tasks")
+    factory: Factory = Field(default=Factory(), description="what feeds the queue")
     stuck_after: Seconds = Field(
         default=1800, description="seconds without any progress after which a task is ended"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +38,8 @@ def _full_path(path: Path) -> Path:
 
 FullPath = Annotated[Path, AfterValidator(_full_path)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Generator = Literal["gaps", "command", "anthropic", "openai"]
 
 
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
@@ -134,3 +136,132 @@ class Retry(Section):
         if value < info.data.get("base", 0):
             raise ValueError("must not be less than retry.base")
         return value
+
+
+class CommandGenerator(Section):
+    """Any program that writes specs."""
+
+    argv: tuple[str, ...] = Field(default=(), description="program and arguments")
+    timeout: Seconds = Field(default=120, description="seconds it may take")
+    output_limit: int = Field(
+        default=1_048_576, ge=1024, description="bytes that it may write; more ends it"
+    )
+
+
+class ModelGenerator(Section):
+    """A model behind an HTTP endpoint."""
+
+    base_url: str = Field(
+        pattern=r"^https?://[^\s/]+", description="address that /v1/... is added to"
+    )
+    model: str | None = Field(default=None, description="name of the model; required to be used")
+    key_env: str = Field(description="environment variable that holds the key")
+    key_file: FullPath | None = Field(
+        default=None, description="file that holds the key, instead of the variable"
+    )
+    stream: bool = Field(default=True, description="whether the answer is streamed")
+    max_tokens: int = Field(default=8000, ge=1, description="tokens of one answer at most")
+    timeout: Seconds = Field(default=120, description="seconds for one answer")
+    attempts: int = Field(default=3, ge=1, le=10, description="tries in one cycle")
+    daily_tokens: int = Field(
+        default=500_000, ge=0, description="tokens, in and out, that 24 hours may cost"
+    )
+    daily_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="money that 24 hours may cost, in the unit of the prices"
+    )
+    price_in: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0, description="price of a million tokens sent"
+    )
+    price_out: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0, description="price of a million tokens received"
+    )
+
+
+class Source(Section):
+    """Where research looks."""
+
+    kind: Literal["feed", "github", "command"] = Field(description="feed, github or command")
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]+",
+        description="address of the feed; of the API for github, default https://api.github.com",
+    )
+    query: str | None = Field(default=None, description="what GitHub is searched for")
+    search: Literal["repositories", "issues"] = Field(
+        default="repositories", description="what kind of thing is searched for"
+    )
+    argv: tuple[str, ...] = Field(
+        default=(), description="program that prints one item a line: title, tab, address"
+    )
+    projects: tuple[str, ...] = Field(
+        default=(), description="projects that get its notes; none named: all of projects.json"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Source:
+        needed = {"feed": self.url, "github": self.query, "command": self.argv}
+        names = {"feed": "url", "github": "query", "command": "argv"}
+        if not needed[self.kind]:
+            raise ValueError(f"kind {self.kind} needs {names[self.kind]}")
+        return self
+
+
+class Factory(Section):
+    """What feeds the queue (docs/factory.md)."""
+
+    generator: Generator = Field(
+        default="gaps", description="who writes specs: gaps, command, anthropic or openai"
+    )
+    dry_run: bool = Field(
+        default=False, description="keep specs as drafts until a person approves them"
+    )
+    min_pending: int = Field(
+        default=80, ge=0, description="pending tasks below which generators are asked"
+    )
+    per_cycle: int = Field(default=10, ge=1, description="specs made in one cycle at most")
+    per_day: int = Field(
+        default=20, ge=0, description="specs made for one project in 24 hours at most"
+    )
+    iterate_tasks: int = Field(
+        default=5, ge=1, description="tasks a project must have to be iterated"
+    )
+    iterate_completed: Share = Field(
+        default=0.7, description="part of them that must be completed, 0 to 1"
+    )
+    iterate_pause: Seconds = Field(
+        default=3600, description="seconds between two iterations of a project"
+    )
+    research_interval: Seconds = Field(default=3600, description="seconds between two researches")
+    step_limit: Seconds = Field(
+        default=150, description="seconds that generators may take in one cycle"
+    )
+    check_timeout: Seconds = Field(
+        default=90, description="seconds a project's own check may take in its checkout"
+    )
+    prompt_file: FullPath | None = Field(
+        default=None, description="prompt for models, instead of the one shipped"
+    )
+    command: CommandGenerator = Field(default=CommandGenerator(), description="generator command")
+    anthropic: ModelGenerator = Field(
+        default=ModelGenerator(base_url="https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
+        description="generator anthropic",
+    )
+    openai: ModelGenerator = Field(
+        default=ModelGenerator(base_url="https://api.openai.com", key_env="OPENAI_API_KEY"),
+        description="generator openai, or anything that speaks its protocol",
+    )
+    sources: dict[str, Source] = Field(default={}, description="what research reads, by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_its_own(cls, data: object) -> object:
+        """Lay what is given of a model over that model's defaults, which the class lacks."""
+        if not isinstance(data, Mapping):
+            return data
+        laid = dict(data)
+        for name in ("anthropic", "openai"):
+            given, default = data.get(name), cls.model_fields[name].default
+            if isinstance(given, Mapping):
+                own = {key: getattr(default, key) for key in ("base_url", "key_env")}
+                laid[name] = {**own, **given}
+        return laid

@@ -89,7 +89,7 @@ def _rows(model: BaseModel, prefix: str) -> Iterator[str]:
             default = info.get_default()
             # What is made from the home says its default in its description.
             shown = "" if info.default_factory or info.is_required() else _shown(default)
-            if name in ("interval", "enabled"):
+            if name in ("interval", "enabled", "base_url", "key_env"):
                 shown = _shown(value)
             yield _row(prefix + name, shown, info.description)
 
