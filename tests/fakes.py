@@ -20,7 +20,6 @@ from dispatch_controller.model import (
     Collection,
     KillOutcome,
     LogChunk,
-    Node,
     Observation,
     Probe,
     Refused,
@@ -490,36 +489,3 @@ class FakeTransport:
         data = text.encode()
         piece = data[offset : offset + limit].decode(errors="replace")
         return LogChunk(offset, len(data), piece, alive)
-
-
-class FakeFleet:
-    """The fleet's registry over fake nodes: `transport(node)` as the real one has it."""
-
-    def __init__(self, clock: Clock, reporter: Reporter, machines: Iterable[FakeNode] = ()) -> None:
-        self.clock = clock
-        self.reporter = reporter
-        self.machines = {machine.name: machine for machine in machines}
-        self._transports: dict[str, FakeTransport] = {}
-
-    def add(self, name: str, script: Script = lambda order: Plan()) -> FakeNode:
-        """Return a new machine of that name."""
-        machine = self.machines[name] = FakeNode(name, self.clock, script)
-        return machine
-
-    def transport(self, node: Node) -> FakeTransport | None:
-        """Return the way to `node`, or None where no such machine is known."""
-        machine = self.machines.get(node.name)
-        if machine is None:
-            return None
-        if node.name not in self._transports:
-            self._transports[node.name] = FakeTransport(machine, self.reporter, self.clock)
-        return self._transports[node.name]
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Report for every machine that is known now."""
-        async with trio.open_nursery() as nursery:
-            for machine in self.machines.values():
-                known = FakeTransport(machine, self.reporter, self.clock)
-                self._transports[machine.name] = known
-                await nursery.start(known.run, name=f"fake {machine.name}")
-            task_status.started()

@@ -121,6 +121,13 @@ class SshNode:
                 found.append(int(pid))
         return found
 
+    def crash(self) -> None:
+        """Stop listening and kill every session: the machine is gone from the network."""
+        sessions = self.sessions()
+        self.stop()
+        for pid in sessions:
+            os.kill(pid, signal.SIGKILL)
+
     def kill_sessions(self) -> None:
         """Kill every session process, as a crash of sshd would."""
         for pid in self.sessions():

@@ -64,9 +64,11 @@ class LocalMachine(ShellFiles):
                 start_new_session=True,
                 env=_environment(),
             )
-        except OSError as error:
+        except BaseException as error:
             complaints.close()
-            raise TransportLost(self.node, f"{argv[0]} does not start: {error}") from error
+            if isinstance(error, OSError):
+                raise TransportLost(self.node, f"{argv[0]} does not start: {error}") from error
+            raise
         return LocalLineChannel(self.node, process, complaints)
 
 

@@ -98,6 +98,7 @@ class ServeTransport:
 
     async def _keep_talking(self) -> None:
         delay = self._limits.first_retry
+        said = ""
         while True:
             began = trio.current_time()
             try:
@@ -109,7 +110,9 @@ class ServeTransport:
                     self._become(None, None)
                 else:
                     self._become(None, lost)
-                log.info("serve lost", node=self.node, reason=lost.message, retry_in=delay)
+                if lost.message != said:  # a node that stays away is told once
+                    log.warning("serve lost", node=self.node, reason=lost.message)
+                    said = lost.message
                 unfit = isinstance(lost, NodeUnfit)
             with trio.move_on_after(self._limits.unfit_retry if unfit else delay):
                 await self._hurry.wait()

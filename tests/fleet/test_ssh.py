@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import subprocess
 import pytest
 import trio
 
-from dispatch_controller.fleet.ssh import SshMachine, SshService
+from dispatch_controller.fleet.ssh import SshMachine, SshService, SshSettings
 from dispatch_controller.fleet.ssh_connection import SshLink
 from dispatch_controller.fleet.transport import NodeUnfit, TransportLost
 from dispatch_controller.runtime.threads import in_thread
@@ -202,7 +203,7 @@ async def test_null_known_hosts_of_the_config_is_refused(ssh_fleet: SshFleet) ->
     text = ssh_fleet.config.read_text()
     for value in ("none", "/dev/null"):
         ssh_fleet.config.write_text(f"Host *\n  UserKnownHostsFile {value}\n" + text)
-        settings = type(ssh_fleet.settings)(config=ssh_fleet.config)
+        settings = SshSettings(config=ssh_fleet.config)
         async with trio.open_nursery() as nursery:
             service = SshService(settings, in_thread)
             await nursery.start(service.run)
@@ -232,6 +233,36 @@ async def test_jump_host_is_checked_like_any_other(
     await machine.reset()
     with pytest.raises(NodeUnfit, match="is unknown"):
         await machine.run(["true"])
+
+
+async def test_proxy_command_of_the_config_is_used(
+    ssh_fleet: SshFleet, ssh_service: SshService
+) -> None:
+    jump = ssh_fleet.add("jump")
+    ssh_fleet.add("inner")
+    ssh = f"ssh -F {ssh_fleet.config} -o UserKnownHostsFile={ssh_fleet.known_hosts}"
+    text = ssh_fleet.config.read_text()
+    ssh_fleet.config.write_text(
+        text.replace("Host inner\n", f"Host inner\n  ProxyCommand {ssh} -T -W %h:%p jump\n")
+    )
+    machine = SshMachine(ssh_service, "inner", "inner")
+    assert (await machine.run(["echo", "through"])).stdout == b"through\n"
+    assert len(jump.sessions()) == 1
+
+
+async def test_key_files_of_the_settings_are_used(ssh_fleet: SshFleet) -> None:
+    node = ssh_fleet.add("alpha")
+    settings = SshSettings(
+        config=ssh_fleet.folder / "no config",
+        known_hosts=ssh_fleet.known_hosts,
+        identity_files=(node.client_key,),
+    )
+    async with trio.open_nursery() as nursery:
+        service = SshService(settings, in_thread)
+        await nursery.start(service.run)
+        machine = SshMachine(service, "alpha", f"{getpass.getuser()}@127.0.0.1:{node.port}")
+        assert (await machine.run(["echo", "hi"])).stdout == b"hi\n"
+        nursery.cancel_scope.cancel()
 
 
 async def test_stray_asyncio_error_ends_requests_and_not_the_process(
