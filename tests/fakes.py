@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -47,8 +47,11 @@ class Plan:
     error: str | None = None
     files_changed: int = 1
     log: str = "working\n"
-    progress: bool = True
-    """False: alive, but heartbeat, CPU, log and files stand still from the start on."""
+    moves: frozenset[str] = frozenset({"cpu", "log", "files"})
+    """What of it moves while it lives. The heartbeat always does: the supervisor beats for a
+    frozen agent too."""
+    lingers: float = 0.0
+    """Seconds for which something that it left running holds its lock after its end."""
     vanishes: bool = False
     """At its end the process is gone and left no final status."""
     waiting_input: bool = False
@@ -61,7 +64,7 @@ Script = Callable[[StartOrder], Plan]
 
 FAILS = Plan(state=RunState.FAILED, exit_code=1, reason="exit", error="exit status 1")
 HANGS = Plan(seconds=math.inf)
-SILENT = Plan(seconds=math.inf, progress=False)
+SILENT = Plan(seconds=math.inf, moves=frozenset())
 VANISHES = Plan(vanishes=True)
 
 
@@ -98,6 +101,8 @@ class Trace:
     project: str
     folder: str
     lease: str
+    state: str = ""
+    """Of one that ended: its final state, or `killed`."""
 
 
 @dataclass(slots=True)
@@ -130,6 +135,12 @@ class FakeNode:
     clock: Clock
     script: Script = lambda order: Plan()
     up: bool = True
+    mute: bool = False
+    """It tells nothing unasked: the channel is gone, and every request opens a new one."""
+    distort: Callable[[Sequence[Observation]], Sequence[Observation]] | None = None
+    """What it makes of the truth before it tells it."""
+    answered_at: float = -math.inf
+    """When a controller last heard of it."""
     unfit: str | None = None
     """Text of the NodeUnfit that every call raises."""
     skew: float = 0.0
@@ -183,41 +194,53 @@ class FakeNode:
     # --- what happens on the machine
 
     def settle(self) -> None:
-        """Let everything happen that was due by now."""
+        """Let everything happen that was due by now, each at its time."""
         now = self.clock.wall()
-        for at, order in sorted(self._pipe, key=lambda item: (item[0], item[1].folder)):
-            if at <= now:
-                self._pipe.remove((at, order))
-                self.start(order)
-        for _, task in sorted(self.tasks.items()):
-            if task.alive and task.ends_at <= now:
-                self._end(task)
+        while True:
+            at, _, event = min(self._due(), key=lambda due: due[:2], default=(math.inf, "", None))
+            if at > now:
+                return
+            if isinstance(event, FakeTask):
+                self._end(event)
+            elif event is not None:
+                self._pipe.remove((at, event))
+                self.start(event, at=at)
+
+    def _due(self) -> Iterator[tuple[float, str, FakeTask | StartOrder]]:
+        """Yield (when, lease, what) of all that will happen by itself."""
+        for task in self.tasks.values():
+            if task.alive:
+                yield task.ends_at, task.order.lease, task
+        for at, order in self._pipe:
+            yield at, order.lease, order
 
     def next_due(self) -> float:
         """When something will happen by itself next; infinity for never."""
-        ends = [task.ends_at for task in self.tasks.values() if task.alive]
-        return min([*ends, *(at for at, _ in self._pipe)], default=math.inf)
+        return min((at for at, _, _ in self._due()), default=math.inf)
 
     def changed(self) -> None:
         for listener in list(self._listeners):
             listener()
 
-    def start(self, order: StartOrder, refuse: str | None = None) -> StartOutcome:
+    def start(
+        self, order: StartOrder, refuse: str | None = None, at: float | None = None
+    ) -> StartOutcome:
+        """Start one attempt, now or at a time that has passed."""
+        now = self.clock.wall() if at is None else at
         key = (order.project, order.folder)
         known = self.tasks.get(key)
         reason = refuse or self._objection(order, known)
         if reason is not None:
-            self._note(f"refused:{reason}", order)
+            self._note(f"refused:{reason}", order, now)
             seen = self.observe(known) if known is not None else None
             return Refused(reason, f"{order.folder}: {reason}", seen)
         plan = self.script(order)
-        now = self.clock.wall()
         self._pids += 1
         length = min(plan.seconds, float(order.timeout))
         task = FakeTask(order, plan, started_at=now, ends_at=now + length, pid=self._pids)
         self.tasks[key] = task
         self._last[key] = (order.sequence, order.attempt)
-        self._note("started", order)
+        self._note("started", order, now)
         self.changed()
         return Started(self.observe(task))
 
@@ -267,21 +290,27 @@ class FakeNode:
         for key in tasks:
             task = self.tasks.get(key)
             if task is not None and task.acked and not task.alive:
-                self._note("removed", task.order)
+                self._note("removed", task.order, self.clock.wall())
                 del self.tasks[key]
 
-    def observations(self) -> tuple[Observation, ...]:
-        return tuple(
+    def observations(self) -> Sequence[Observation]:
+        """What it tells, whether asked or not."""
+        told = [
             self.observe(task)
             for _, task in sorted(self.tasks.items())
             if task.alive or not task.acked
-        )
+        ]
+        return told if self.distort is None else self.distort(told)
 
     def observe(self, task: FakeTask) -> Observation:
         order, now = task.order, self.clock.wall()
-        moving = now if task.alive else (task.completed_at or task.ends_at)
-        moved = max(task.started_at, moving) if task.plan.progress else task.started_at
+        beat = max(task.started_at, now if task.alive else (task.completed_at or task.ends_at))
+
+        def moved(what: str) -> float:
+            return beat if what in task.plan.moves else task.started_at
+
         final = task.state.final
+        left = final and not task.alive and now < beat + task.plan.lingers
         return Observation(
             node=self.name,
             project=order.project,
@@ -290,18 +319,18 @@ class FakeNode:
             lease=order.lease,
             attempt=order.attempt,
             state=task.state,
-            alive=task.alive,
+            alive=task.alive or left,
             pid=task.pid,
             exit_code=task.exit_code,
             reason=task.reason,
             error=task.error,
             started_at=task.started_at,
             completed_at=task.completed_at,
-            heartbeat_at=moved,
-            cpu_seconds=(moved - task.started_at) / 2,
-            log_at=moved,
-            log_size=len(task.plan.log),
-            files_at=moved,
+            heartbeat_at=beat,
+            cpu_seconds=(moved("cpu") - task.started_at) / 2,
+            log_at=moved("log"),
+            log_size=len(task.plan.log) + int(moved("log") - task.started_at),
+            files_at=moved("files"),
             waiting_input=task.plan.waiting_input and task.alive,
             log_file=f"{order.project}/tasks/{order.folder}/task.log",
             files_changed=task.plan.files_changed if final else 0,
@@ -326,16 +355,16 @@ class FakeNode:
             plan = task.plan
             task.state, task.exit_code = plan.state, plan.exit_code
             task.reason, task.error = plan.reason, plan.error
-        self._note("ended", task.order)
+        self._note("ended", task.order, task.ends_at, "killed" if task.killed else task.state.value)
 
     def _vanish(self, task: FakeTask) -> None:
         task.alive = False
         task.ends_at = min(task.ends_at, self.clock.wall())
-        self._note("vanished", task.order)
+        self._note("vanished", task.order, task.ends_at)
 
-    def _note(self, what: str, order: StartOrder) -> None:
+    def _note(self, what: str, order: StartOrder, at: float, state: str = "") -> None:
         self.trace.append(
-            Trace(self.clock.wall(), self.name, what, order.project, order.folder, order.lease)
+            Trace(at, self.name, what, order.project, order.folder, order.lease, state)
         )
 
     def take_fault(self, method: str) -> Fault:
@@ -370,7 +399,8 @@ class FakeTransport:
             was_up = False
             while True:
                 self.machine.settle()
-                up = self.machine.up and self.machine.unfit is None
+                machine = self.machine
+                up = machine.up and machine.unfit is None and not machine.mute
                 if up:
                     self._report_news(told, whole=not was_up)
                 was_up = up
@@ -397,12 +427,20 @@ class FakeTransport:
                 told[key] = now
                 news.append(seen)
         if news or whole:
+            self.machine.answered_at = self._clock.wall()
             self._reporter(news)
 
-    async def _arrive(self, method: str) -> Fault:
+    async def _arrive(self, method: str, order: StartOrder | None = None) -> Fault:
         """Bring a request to the node, or raise. Always a checkpoint."""
         fault = self.machine.take_fault(method)
-        await trio.sleep(fault.delay)
+        sent = trio.current_time()
+        try:
+            await trio.sleep(fault.delay)
+        except trio.Cancelled:
+            if order is not None and fault.delay and not fault.lost_before and self.machine.up:
+                left = max(0.0, sent + fault.delay - trio.current_time())
+                self.machine.send_late(order, left)
+            raise
         if self.machine.unfit is not None:
             raise NodeUnfit(self.node, self.machine.unfit)
         if fault.lost_before or not self.machine.up:
@@ -415,10 +453,12 @@ class FakeTransport:
             await trio.sleep(fault.reply_delay)
         if fault.lost_after or not self.machine.up:
             raise TransportLost(self.node, f"the answer to {method} was lost")
+        self.machine.answered_at = self._clock.wall()
 
     async def start(self, order: StartOrder) -> StartOutcome:
+        """As Transport has it. An order that was sent arrives, although its sender is cancelled."""
         try:
-            fault = await self._arrive("start")
+            fault = await self._arrive("start", order)
             if fault.in_pipe is not None:
                 self.machine.send_late(order, fault.in_pipe)
                 return Unknown(f"{self.node}: no answer to start")
@@ -438,7 +478,7 @@ class FakeTransport:
         fault = await self._arrive("collect")
         tasks = self.machine.observations()
         await self._answer("collect", fault)
-        return Collection(self.node, self._clock.wall(), tasks)
+        return Collection(self.node, self._clock.wall(), tuple(tasks))
 
     async def kill(self, ref: TaskRef, grace: float) -> KillOutcome:
         fault = await self._arrive("kill")
