@@ -32,8 +32,11 @@ from dispatch_controller.home import (
     write_controller,
 )
 from dispatch_controller.logs import close_logging, configure_logging
+from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.db_sync import DbSync
+from dispatch_controller.loops.findings import Findings
+from dispatch_controller.loops.guardian import Guardian
 from dispatch_controller.loops.health_check import HealthCheck
 from dispatch_controller.loops.operator import Operator
 from dispatch_controller.loops.probe_workers import ProbeWorkers
@@ -44,6 +47,7 @@ from dispatch_controller.loops.scheduling import Scheduling
 from dispatch_controller.model import Observation
 from dispatch_controller.runtime.clock import ClockWatch, SystemClock
 from dispatch_controller.runtime.lag import Lag
+from dispatch_controller.runtime.stats import LoopStats
 from dispatch_controller.runtime.supervise import RestartPolicy, supervise
 from dispatch_controller.runtime.threads import in_thread
 from dispatch_controller.settings import Settings
@@ -69,6 +73,8 @@ class Parts:
     recorder: Recorder
     door: Door
     lag: Lag
+    alerts: Alerts
+    findings: Findings
     loops: dict[str, Loop]
 
 
@@ -125,6 +131,7 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
         await infrastructure.start(parts.fleet.run, name="fleet")
         infrastructure.start_soon(parts.lag.watch, name="event loop lag")
         context.knowledge.endings |= await context.store.read(endings.standing)
+        await parts.findings.load()
         url = await infrastructure.start(_serve, parts, drained, name="web")
         write_controller(home, Controller(os.getpid(), url, iso(context.started_at), __version__))
         print(f"listening on {url}", flush=True)  # noqa: T201 - promised to programs
@@ -147,12 +154,15 @@ async def _run_services(parts: Parts) -> None:
     """Run the loops until the stop; steps in flight then end within the scope's deadline."""
     context = parts.context
     async with trio.open_nursery() as services:
+        services.start_soon(
+            _supervised, context, LoopStats("alerts"), parts.alerts.run, name="alerts"
+        )
         for name, loop in parts.loops.items():
-            services.start_soon(_supervised, context, name, loop, name=name)
+            services.start_soon(_supervised, context, context.stats[name], loop, name=name)
 
 
-async def _supervised(context: Context, name: str, loop: Loop) -> None:
-    await supervise(loop, context.stats[name], stop=context.stop, policy=RestartPolicy())
+async def _supervised(context: Context, stats: LoopStats, service: Loop) -> None:
+    await supervise(service, stats, stop=context.stop, policy=RestartPolicy())
 
 
 async def _watch_signals(
@@ -215,14 +225,17 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
     recorders.append(recorder)
     registrar = Registrar(context)
     lag = Lag()
-    health = HealthCheck(context, lag)
+    alerts = Alerts(context)
+    findings = Findings(context, alerts)
+    health = HealthCheck(context, lag, findings)
     loops: dict[str, Loop] = {
         "scheduling": Scheduling(context, recorder).run,
         "health_check": health.run,
         "probe_workers": ProbeWorkers(context).run,
         "db_sync": DbSync(context, registrar).run,
         "reaper": Reaper(context, recorder).run,
+        "guardian": Guardian(context, findings).run,
     }
     enabled = {name: loop for name, loop in loops.items() if getattr(settings.loops, name).enabled}
     door = build_application(context, recorder, registrar, Operator(context), health)
-    return Parts(context, ssh, fleet, recorder, door, lag, enabled)
+    return Parts(context, ssh, fleet, recorder, door, lag, alerts, findings, enabled)

@@ -107,6 +107,12 @@ class Fleet:
         if member is not None and isinstance(member.transport, ServeTransport):
             member.transport.reconnect(wrapper)
 
+    def wrapper_of(self, name: str) -> str | None:
+        """Return the SHA-256 of the wrapper a node should run; None for a cluster's own."""
+        member = self._members.get(name)
+        ours = member is not None and isinstance(member.transport, ServeTransport)
+        return self._wrapper.sha256 if ours else None
+
     async def check_connection(self, name: str) -> float:
         """Return the seconds an SSH node's pooled connection takes to answer.
 

@@ -12,7 +12,8 @@ from dispatch_controller.loops.registrar import Registrar
 from dispatch_controller.node_files import NodeEntry, read_nodes, read_projects
 from dispatch_controller.runtime.every import every
 from dispatch_controller.runtime.substeps import run_substeps
-from dispatch_controller.store import events, nodes, tasks
+from dispatch_controller.store import backup, events, nodes, tasks
+from dispatch_controller.store.checkpoint import GROWN, checkpoint, wal_size
 from dispatch_controller.store.nodes import NodeConfig
 from dispatch_controller.store.writer import Connection
 
@@ -49,6 +50,8 @@ class DbSync:
                 "nodes": self.sync_nodes,
                 "specs": self.sync_specs,
                 "catalog": self.refresh_catalog,
+                "checkpoint": self.checkpoint,
+                "backup": self.backup,
             },
         )
 
@@ -109,6 +112,21 @@ class DbSync:
         await context.run_sync(context.catalog.refresh, files)
         if context.catalog.extras != before:
             context.wakes.scheduling.set()
+
+    async def checkpoint(self) -> None:
+        """Fold back the write-ahead log when it has grown."""
+        context = self._context
+        if await context.run_sync(wal_size, context.store.path) > GROWN:
+            await context.run_sync(checkpoint, context.store.path)
+
+    async def backup(self) -> None:
+        """Take a snapshot every 24 h; the name of the newest says when that is due."""
+        context, folder = self._context, self._home.snapshots
+        now = context.clock.wall()
+        last = await context.run_sync(backup.newest, folder)
+        if last is None or now - last >= backup.EVERY:
+            made = await context.run_sync(backup.snapshot, context.store.path, folder, now)
+            log.info("snapshot", loop="db_sync", file=str(made))
 
     def _tell(self, what: str, problems: list[str]) -> None:
         standing = frozenset(f"{what}: {problem}" for problem in problems)

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from dispatch_controller.core import liveness
+from dispatch_controller.core.incidents import Finding, Severity
 from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.findings import Findings
 from dispatch_controller.runtime.every import every
 from dispatch_controller.runtime.lag import Lag
+from dispatch_controller.store.checkpoint import TOO_LARGE, wal_size
 
 log = structlog.get_logger(__name__)
 
@@ -52,11 +56,10 @@ def problems(context: Context, lag: Lag, now: float, monotonic: float) -> list[P
 class HealthCheck:
     """The health_check loop (loops.md)."""
 
-    def __init__(self, context: Context, lag: Lag) -> None:
+    def __init__(self, context: Context, lag: Lag, findings: Findings) -> None:
         self._context = context
         self._lag = lag
-        self.problems: list[Problem] = []
-        """As of the last step; /health asks anew."""
+        self._findings = findings
 
     async def run(self) -> None:
         context = self._context
@@ -70,26 +73,57 @@ class HealthCheck:
         )
 
     async def step(self, cycle: int) -> None:
-        """Look, and say what is new and what is over."""
+        """Look, and report what is found; a jump of the clock asks all nodes anew."""
         context = self._context
         jump = context.watch.check()
         if jump:
             log.warning("clock jumped", loop="health_check", cycle=cycle, seconds=round(jump, 1))
             context.wakes.probe_workers.set()
             context.wakes.reaper.set()
-        before = {problem.key for problem in self.problems}
-        self.problems = await self.look()
-        for problem in self.problems:
-            if problem.key not in before:
-                log.warning("unhealthy", loop="health_check", problem=problem.text)
-        for key in sorted(before - {problem.key for problem in self.problems}):
-            log.info("healthy again", loop="health_check", problem=key)
+        await self._findings.report("controller", _controller_findings(await self.look()))
+        await self._findings.report("node_lost", self._lost_nodes())
+
+    def _lost_nodes(self) -> list[Finding]:
+        context = self._context
+        knowledge, now = context.knowledge, context.clock.wall()
+        trusted = max(context.started_at, context.watch.last_jump)
+        found = []
+        for node in sorted(knowledge.nodes):
+            failed = node in knowledge.problems
+            since = liveness.node_lost(knowledge.contacts.get(node), failed, trusted, now)
+            if since is not None and knowledge.nodes[node].enabled:
+                text = f"{node} is lost: {knowledge.problems[node]}"
+                found.append(
+                    Finding(
+                        "node_lost", f"lost:{node}", Severity.CRITICAL, text, f"node:{node}", node
+                    )
+                )
+        return found
 
     async def look(self) -> list[Problem]:
         """Return the problems there are now."""
         context = self._context
         found = problems(context, self._lag, context.clock.wall(), trio.current_time())
+        wal = await context.run_sync(wal_size, context.store.path)
+        if wal > TOO_LARGE:
+            text = f"the write-ahead log has {wal // 2**20} MiB: another program reads without end"
+            found.append(Problem("wal", text))
         free = (await context.run_sync(shutil.disk_usage, context.settings.home)).free
         if free < LEAST_FREE:
             found.append(Problem("disk", f"{free // 2**20} MiB free in {context.settings.home}"))
         return found
+
+
+def _controller_findings(problems: list[Problem]) -> list[Finding]:
+    """A database that cannot be written makes loops late: that is one incident, the database's."""
+    database = any(problem.key == "database" for problem in problems)
+    return [
+        Finding(
+            check="controller",
+            key=problem.key,
+            severity=Severity.CRITICAL,
+            text=problem.text,
+            root="database" if database or problem.key in ("database", "wal") else "controller",
+        )
+        for problem in problems
+    ]

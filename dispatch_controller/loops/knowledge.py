@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dispatch_controller.core.reports import EndedByUs
-from dispatch_controller.model import Node, Probe
+from dispatch_controller.model import Node, Observation, Probe
 from dispatch_controller.node_files import ProjectEntry
 
 SUSPECT_AFTER = 60.0
@@ -51,6 +51,10 @@ class Knowledge:
     """Leases whose start this process has under way."""
     probes: dict[str, Probe] = field(default_factory=dict)
     """Node → its last answer to a probe."""
+    good_probes: dict[str, int] = field(default_factory=dict)
+    """Node → probes answered in a row."""
+    seen: dict[str, Observation] = field(default_factory=dict)
+    """Lease → what its node last said of it."""
     cycles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task → path of the cycle that it is in."""
 

@@ -154,6 +154,36 @@ def statuses(conn: Connection, ids: Sequence[str]) -> dict[str, TaskStatus]:
     return {row["id"]: status_from(row["status"]) for row in rows}
 
 
+def pending(conn: Connection, limit: int) -> list[Task]:
+    """Return pending tasks in the order of the pass."""
+    rows = conn.execute(
+        "SELECT * FROM tasks WHERE status = 'pending' ORDER BY coalesce(priority, 2), id LIMIT ?",
+        (limit,),
+    )
+    return [task_from(row) for row in rows]
+
+
+def dead_since(conn: Connection, since: float) -> list[Task]:
+    """Return the tasks in deadletter that changed last after `since`, by id."""
+    rows = conn.execute(
+        "SELECT * FROM tasks WHERE status = 'deadletter' AND updated_at >= ? ORDER BY id", (since,)
+    )
+    return [task_from(row) for row in rows]
+
+
+def open_graph(
+    conn: Connection,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, TaskStatus]]:
+    """Return dependencies and states of all tasks that are not completed."""
+    rows = conn.execute(
+        "SELECT id, status, depends_on FROM tasks WHERE status != 'completed' ORDER BY id"
+    ).fetchall()
+    parents = {
+        row["id"]: strings(row["depends_on"]) or () for row in rows if row["depends_on"] != "[]"
+    }
+    return parents, {row["id"]: TaskStatus(row["status"]) for row in rows}
+
+
 def counts(conn: Connection) -> dict[str, int]:
     """Return how many tasks are in each state; every state is named."""
     found = dict(conn.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall())

@@ -6,14 +6,18 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import trio
 
 from conftest import run_inline
 from dispatch_controller.catalog import SpecCatalog
+from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.db_sync import DbSync
+from dispatch_controller.loops.findings import Findings
+from dispatch_controller.loops.guardian import Guardian
 from dispatch_controller.loops.health_check import HealthCheck
 from dispatch_controller.loops.operator import Operator
 from dispatch_controller.loops.probe_workers import ProbeWorkers
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 Loop = Callable[[], Awaitable[None]]
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 EPOCH = 1_790_000_000.0
 
@@ -46,26 +52,47 @@ class WorldFleet:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._transports: dict[str, FakeTransport] = {}
+        self._ways: dict[str, tuple[FakeTransport, trio.CancelScope]] = {}
         self.recorder: Recorder | None = None
 
     def transport(self, node: str) -> FakeTransport | None:
-        return self._transports.get(node)
+        way = self._ways.get(node)
+        return None if way is None else way[0]
 
     def update(self, nodes: Sequence[Node]) -> None:
-        world = self._world
-        for node in nodes:
-            machine = world.machines.get(node.name)
-            if machine is None or node.name in self._transports or world.fleet_nursery is None:
-                continue
+        """Have a way to each of these nodes, and to no other."""
+        names = {node.name for node in nodes}
+        for name in [name for name in self._ways if name not in names]:
+            self._ways.pop(name)[1].cancel()
+        for name in sorted(names - self._ways.keys()):
+            machine, nursery = self._world.machines.get(name), self._world.nursery
+            if machine is not None and nursery is not None:
+                way = self._ways[name] = (self._build(machine), trio.CancelScope())
+                nursery.start_soon(self._run, *way, name=f"way to {name}")
 
-            def report(seen: Sequence[Observation], name: str = node.name) -> None:
-                assert self.recorder is not None
-                self.recorder.take(name, seen)
+    async def check_connection(self, name: str) -> float:
+        transport = self.transport(name)
+        if transport is None:
+            raise TransportLost(name, "no such machine")
+        return (await transport.probe()).round_trip
 
-            transport = FakeTransport(machine, report, world.clock)
-            self._transports[node.name] = transport
-            world.fleet_nursery.start_soon(transport.run)
+    def reconnect(self, name: str) -> None:
+        """Nothing to do: a fake node's channel is there when the node is up."""
+
+    def wrapper_of(self, name: str) -> str | None:
+        machine = self._world.machines.get(name)
+        return None if machine is None else machine.wrapper
+
+    def _build(self, machine: FakeNode) -> FakeTransport:
+        def report(seen: Sequence[Observation]) -> None:
+            assert self.recorder is not None
+            self.recorder.take(machine.name, seen)
+
+        return FakeTransport(machine, report, self._world.clock)
+
+    async def _run(self, transport: FakeTransport, scope: trio.CancelScope) -> None:
+        with scope:
+            await transport.run()
 
 
 class World:
@@ -78,7 +105,10 @@ class World:
         self.settings.specs.mkdir(exist_ok=True)
         self.rng = random.Random(seed)
         self.machines: dict[str, FakeNode] = {}
-        self.fleet_nursery: trio.Nursery | None = None
+        self.nursery: trio.Nursery | None = None
+        """Of the controller that runs; gone with it."""
+        self.after_call: Callable[[], None] = lambda: None
+        """Called after every blocking call, so after every read and every commit."""
         self.context: Context
         self.operator: Operator
 
@@ -129,15 +159,30 @@ class World:
     async def controller(self) -> AsyncIterator[Context]:
         """Run a controller; at the end it is killed as by kill -9: nothing is told."""
         context = self.build()
-        async with trio.open_nursery() as nursery:
-            self.fleet_nursery = nursery
-            await nursery.start(context.store.run)
-            context.knowledge.endings |= await context.store.read(endings.standing)
-            for name, loop in self.loops.items():
-                nursery.start_soon(self._supervised, context, name, loop, name=name)
-            yield context
-            nursery.cancel_scope.cancel()
-        self.fleet_nursery = None
+        try:
+            async with trio.open_nursery() as self.nursery:
+                await self.nursery.start(context.store.run)
+                context.knowledge.endings |= await context.store.read(endings.standing)
+                await self.findings.load()
+                for name, loop in self.loops.items():
+                    self.nursery.start_soon(self._supervised, context, name, loop, name=name)
+                yield context
+                self.kill()
+        finally:
+            self.nursery = None
+
+    def kill(self) -> None:
+        """End the controller that runs, here and now."""
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
+
+    async def run_sync(
+        self, fn: Callable[[*Ts], T], /, *args: *Ts, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        try:
+            return await run_inline(fn, *args, limiter=limiter)
+        finally:
+            self.after_call()
 
     async def _supervised(self, context: Context, name: str, loop: Loop) -> None:
         await supervise(loop, context.stats[name], stop=context.stop, policy=RestartPolicy())
@@ -145,12 +190,12 @@ class World:
     def build(self) -> Context:
         fleet = WorldFleet(self)
         context = Context(
-            store=Store(self.db, run_inline),
+            store=Store(self.db, self.run_sync),
             fleet=fleet,
             settings=self.settings,
             clock=self.clock,
             watch=ClockWatch(self.clock),
-            run_sync=run_inline,
+            run_sync=self.run_sync,
             catalog=SpecCatalog(self.home),
             rng=self.rng,
             token=lambda: f"{self.rng.getrandbits(32):08x}",
@@ -159,12 +204,14 @@ class World:
         recorder = fleet.recorder = Recorder(context)
         registrar = Registrar(context)
         self.context, self.operator = context, Operator(context)
+        self.findings = Findings(context, Alerts(context))
         self.loops = {
             "scheduling": Scheduling(context, recorder).run,
-            "health_check": HealthCheck(context, Lag()).run,
+            "health_check": HealthCheck(context, Lag(), self.findings).run,
             "probe_workers": ProbeWorkers(context).run,
             "db_sync": DbSync(context, registrar).run,
             "reaper": Reaper(context, recorder).run,
+            "guardian": Guardian(context, self.findings).run,
         }
         return context
 

@@ -8,11 +8,14 @@ from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.reaper.collect import Collector
 from dispatch_controller.loops.reaper.endings import finish_endings
 from dispatch_controller.loops.reaper.leases import cleanup_stale_leases
+from dispatch_controller.loops.reaper.recovery import auto_recover_nodes
 from dispatch_controller.loops.reaper.retries import retry_failed
+from dispatch_controller.loops.reaper.stale import cleanup_stale_processes
 from dispatch_controller.loops.reaper.stuck import Watch
 from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.runtime.cadence import Cadence
 from dispatch_controller.runtime.every import every
-from dispatch_controller.runtime.substeps import run_substeps
+from dispatch_controller.runtime.substeps import Substep, run_substeps
 from dispatch_controller.store import file_locks, nodes
 
 
@@ -24,6 +27,7 @@ class Reaper:
         self._recorder = recorder
         self._watch = Watch(context)
         self._collector = Collector(context, recorder, self._watch)
+        self._cadence = Cadence()
 
     async def run(self) -> None:
         context = self._context
@@ -42,16 +46,17 @@ class Reaper:
     async def step(self, cycle: int) -> None:
         """All sub-steps; each one's failure is its own."""
         context = self._context
-        await run_substeps(
-            "reaper",
-            cycle,
-            {
-                "collect_task_status": self._collector.collect,
-                "reap_stuck": self._watch.reap_stuck,
-                "finish_endings": lambda: finish_endings(context, self._recorder),
-                "retry_failed": lambda: retry_failed(context),
-                "cleanup_stale_leases": lambda: cleanup_stale_leases(context),
-                "cleanup_stale_file_locks": lambda: context.store.write(file_locks.release_stale),
-                "sync_running_counts": lambda: context.store.write(nodes.sync_running_counts),
-            },
-        )
+        substeps: dict[str, Substep] = {
+            "collect_task_status": self._collector.collect,
+            "reap_stuck": self._watch.reap_stuck,
+            "finish_endings": lambda: finish_endings(context, self._recorder),
+            "retry_failed": lambda: retry_failed(context),
+            "cleanup_stale_leases": lambda: cleanup_stale_leases(context),
+            "cleanup_stale_file_locks": lambda: context.store.write(file_locks.release_stale),
+            "sync_running_counts": lambda: context.store.write(nodes.sync_running_counts),
+        }
+        if self._cadence.due("processes", cycle, 10):
+            substeps["cleanup_stale_processes"] = lambda: cleanup_stale_processes(context)
+        if self._cadence.due("recovery", cycle, 5):
+            substeps["auto_recover_nodes"] = lambda: auto_recover_nodes(context)
+        await run_substeps("reaper", cycle, substeps)

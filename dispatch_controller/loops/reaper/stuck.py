@@ -25,6 +25,9 @@ class Watch:
 
     def keep(self, leases: set[str]) -> None:
         """Forget the leases that are no longer held."""
+        seen = self._context.knowledge.seen
+        for lease in seen.keys() - leases:
+            del seen[lease]
         self._progress = {lease: p for lease, p in self._progress.items() if lease in leases}
         self._last_seen = {lease: at for lease, at in self._last_seen.items() if lease in leases}
 
@@ -40,6 +43,7 @@ class Watch:
                 else before.seen(collection.at, seen)
             )
             self._last_seen[seen.lease] = collection.at
+            self._context.knowledge.seen[seen.lease] = seen
 
     async def reap_stuck(self) -> None:
         """End running tasks that do not move, or are far past their limit."""
