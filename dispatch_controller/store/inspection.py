@@ -47,6 +47,10 @@ class Inspection:
     """(name, ssh_host) of the table nodes."""
     events: int = 0
 
+    @property
+    def usable(self) -> bool:
+        return not self.missing and not self.damage
+
 
 def inspect(path: Path, now: float) -> Inspection:
     """Return what the database holds. Raises Unreadable."""
