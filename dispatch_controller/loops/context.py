@@ -19,6 +19,7 @@ from dispatch_controller.runtime.every import Wake
 from dispatch_controller.runtime.stats import LoopStats
 from dispatch_controller.runtime.threads import RunSync
 from dispatch_controller.settings import Settings
+from dispatch_controller.store.reputation import Merit
 from dispatch_controller.store.store import Store
 
 LOOPS = (
@@ -84,6 +85,10 @@ class Context:
     )
     started_at: float = 0.0
     """Unix seconds of the start of this process."""
+
+    def merit(self, merit: Merit) -> Merit | None:
+        """What an event does to a node's reputation; None where that table does not exist."""
+        return merit if self.reputation else None
 
     @property
     def reputation(self) -> bool:

@@ -62,7 +62,11 @@ class Recorder:
         """Return what became of each observation, once it is committed."""
         context = self._context
         recorded = await context.store.write(
-            reports.apply, context.clock.wall(), observations, dict(context.knowledge.endings)
+            reports.apply,
+            context.clock.wall(),
+            observations,
+            dict(context.knowledge.endings),
+            reputation=context.reputation,
         )
         freed = False
         for one in recorded:

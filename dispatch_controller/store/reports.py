@@ -16,8 +16,9 @@ from dispatch_controller.core.reports import (
     Verdict,
     judge,
 )
-from dispatch_controller.model import Observation, Task
+from dispatch_controller.model import Cause, Observation, RunState, Task
 from dispatch_controller.store import events, tasks, transitions
+from dispatch_controller.store.reputation import Merit, count
 from dispatch_controller.store.transitions import Ending
 from dispatch_controller.store.writer import Connection
 
@@ -39,8 +40,13 @@ def apply(
     now: float,
     observations: Sequence[Observation],
     endings: Mapping[str, EndedByUs],
+    *,
+    reputation: bool = True,
 ) -> list[Recorded]:
-    """Judge each observation against its row and write what follows; in their order."""
+    """Judge each observation against its row and write what follows; in their order.
+
+    `reputation` False where the database lacks that table.
+    """
     rows: dict[str, Task | None] = {
         **tasks.by_ids(conn, sorted({seen.task_id for seen in observations if seen.task_id}))
     }
@@ -51,11 +57,27 @@ def apply(
         verdict = judge(task, seen, endings)
         changed = _write(conn, now, task, seen, verdict, beats)
         if changed and task is not None:
+            merit = _merit(seen, verdict) if reputation else None
+            if merit is not None:
+                count(conn, now, seen.node, merit)
             rows[task.id] = tasks.get(conn, task.id)
         recorded.append(Recorded(seen, task, verdict, changed))
     if beats:
         transitions.renew(conn, now, beats)
     return recorded
+
+
+def _merit(seen: Observation, verdict: Verdict) -> Merit | None:
+    """Return what the end of an attempt says of its node; only the node's own faults count."""
+    match verdict:
+        case Finish(completed=True):
+            return Merit.SUCCESS
+        case Finish(cause=Cause.NODE):
+            return Merit.TIME_OUT if seen.state is RunState.TIMEOUT else Merit.FAILURE
+        case GiveBack(cause=Cause.NODE):
+            return Merit.ORPHAN
+        case _:
+            return None
 
 
 def _write(

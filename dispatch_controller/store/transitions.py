@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from dispatch_controller.core.plan import SpecColumns
 from dispatch_controller.core.times import iso
 from dispatch_controller.model import BACKOFF_OWNER, Cause, Claim
-from dispatch_controller.store import events, file_locks, tasks
+from dispatch_controller.store import events, file_locks, reputation, tasks
+from dispatch_controller.store.reputation import Merit
 from dispatch_controller.store.tasks import NO_LIVE_LEASE
 from dispatch_controller.store.writer import Connection
 
@@ -235,10 +236,12 @@ def give_back(
     cause: Cause,
     why: str,
     until: float | None = None,
+    merit: Merit | None = None,
 ) -> bool:
     """Claimed or running → pending: the attempt never ran, or is gone without a result.
 
-    The attempt is refunded where its cause costs no retry. `until` (Unix seconds) holds it back.
+    The attempt is refunded where its cause costs no retry. `until` (Unix seconds) holds it back;
+    `merit` is what that does to the node's reputation.
     """
     updated = conn.execute(
         "UPDATE tasks SET status = 'pending', node = NULL, pid = NULL, error = NULL,"
@@ -256,6 +259,8 @@ def give_back(
     if not updated.rowcount:
         return False
     file_locks.release(conn, task_id)
+    if merit is not None:
+        reputation.count(conn, now, _node_of(lease), merit)
     event = "task_returned" if cause.costs_a_retry else "attempt_refunded"
     events.add(
         conn, now, event, task_id=task_id, node=_node_of(lease), lease=lease, cause=cause, why=why

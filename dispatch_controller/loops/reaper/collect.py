@@ -29,6 +29,7 @@ from dispatch_controller.model import (
     TaskStatus,
 )
 from dispatch_controller.store import tasks, transitions
+from dispatch_controller.store.reputation import Merit
 from dispatch_controller.store.transitions import Ending
 
 log = structlog.get_logger(__name__)
@@ -132,7 +133,10 @@ async def _return_or_fail(context: Context, task: Task, cause: Cause, why: str) 
     context.knowledge.failed_on[task.id] = task.node or ""
     context.knowledge.last_error[task.id] = why
     if task.attempt < MOST_STARTS:
-        await context.store.write(transitions.give_back, now, task.id, lease, cause=cause, why=why)
+        await context.store.write(
+            transitions.give_back, now, task.id, lease, cause=cause, why=why,
+            merit=context.merit(Merit.ORPHAN),
+        )  # fmt: skip
         context.wakes.scheduling.set()
         return
     await context.store.write(

@@ -10,6 +10,7 @@ from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.model import HELD, Adopted, Cause, Task, TaskRef
 from dispatch_controller.store import tasks, transitions
+from dispatch_controller.store.reputation import Merit
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +39,10 @@ async def settle(context: Context, recorder: Recorder, task: Task) -> None:
         await recorder.acknowledge(await recorder.record([outcome.observation]))
         return
     why = f"its start on {task.node} was not confirmed and is void"
+    ours = (task.started_at or 0.0) >= context.started_at  # else it was the controller that died
     await context.store.write(
         transitions.give_back, context.clock.wall(), task.id, task.lease_owner or "",
-        cause=Cause.NODE, why=why,
+        cause=Cause.NODE, why=why, merit=context.merit(Merit.TIME_OUT) if ours else None,
     )  # fmt: skip
     context.wakes.scheduling.set()
 
