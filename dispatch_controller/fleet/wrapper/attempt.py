@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -111,12 +112,14 @@ class Attempt:
 
     def _prepare(self) -> None:
         since = self._write_spec()
-        os.makedirs(self._path + "/output", exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._path + "/output")
         if self._order.git:
             self._commit()
             self._clone(self._order.git)
             return
-        os.makedirs(self._code, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._code)
         self._trees = Trees(self._path, self._code, since)
         if set(gates.NEEDS_CHANGES) & set(self._order.gates):
             self._trees.remember()
@@ -202,7 +205,6 @@ class Attempt:
         os.close(stdin)
         os.close(output)
         self._confirm(child)
-        kills = memory.oom_kills()
         how, wait_status = self._watch.wait(child.pid, self._deadline)
         if how == watch.TIMEOUT:
             raise _TimedOut
@@ -216,7 +218,7 @@ class Attempt:
         self._status["exit_code"] = code
         if problem:
             raise Failed("executor_missing", problem)
-        if code == 128 + 9 and memory.oom_kills() > kills:
+        if code == 128 + 9 and memory.oom_kills() > self._launch.oom_kills:
             raise Failed("out_of_memory", "the system ended the agent: memory was used up")
         if code == 0 and not (self._order.rate_limit or self._order.login):
             return code, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ _PASSED = frozenset(
 _USUAL = ("~/.local/bin", "~/bin", "~/.cargo/bin", "/opt/homebrew/bin", "/usr/local/bin")
 
 
+@functools.lru_cache(maxsize=1)
 def search_path() -> str:
     """PATH, with the usual places of programs behind it."""
     path = os.environ.get("PATH") or os.defpath
@@ -47,7 +49,8 @@ def find_program(program: str, path: str | None = None) -> str | None:
     return None
 
 
-def base_environment(*, inherit: bool = False) -> dict[str, str]:
+@functools.lru_cache(maxsize=2)
+def base_environment(*, inherit: bool = False) -> Mapping[str, str]:
     """The login's own variables; all of them where the caller made the environment (`inherit`)."""
     env = {
         name: value

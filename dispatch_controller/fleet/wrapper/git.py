@@ -12,7 +12,7 @@ from dispatch_controller.fleet.wrapper.ending import Tree
 from dispatch_controller.fleet.wrapper.measure import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dispatch_controller.fleet.wrapper.watch import Watch
 
@@ -44,7 +44,7 @@ class Ended(Exception):
 class Repo:
     """The clone of one attempt, in `<task>/repo`."""
 
-    def __init__(self, path: str, program: str, env: dict[str, str], watch: Watch) -> None:
+    def __init__(self, path: str, program: str, env: Mapping[str, str], watch: Watch) -> None:
         self.path = path
         self.base = ""
         self._program = program
@@ -138,7 +138,7 @@ class Repo:
 
 
 def run(
-    argv: list[str], env: dict[str, str], cwd: str, watching: Watch, seconds: float
+    argv: list[str], env: Mapping[str, str], cwd: str, watching: Watch, seconds: float
 ) -> tuple[int, str]:
     """Run a program to its end in its own session. Returns (exit code, output and errors).
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from dispatch_controller.fleet.wrapper import clock, procs
+from dispatch_controller.fleet.wrapper import clock, memory, procs
 from dispatch_controller.fleet.wrapper.taskdir import encode
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Launch:
         """The folder was made for this attempt: there is nothing old in it."""
         self.locked = locked
         self.wrapper = wrapper
+        self.oom_kills = memory.recent_oom_kills()
         self.still_named = still_named
         """Whether the `serve` that read this order is still the one that may start."""
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 LINUX = sys.platform.startswith("linux")
+_DEAD = (b"Z", b"X")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -46,8 +47,9 @@ def start_of(pid: int) -> str | None:
     None when there is none, or only a zombie.
     """
     if LINUX:
-        process = _stat(pid)
-        return process.start if process and not process.zombie else None
+        raw = _read(f"/proc/{pid}/stat")
+        fields = raw[raw.rfind(b")") + 2 :].split(None, 20)
+        return fields[19].decode() if len(fields) > 19 and fields[0] not in _DEAD else None
     return _output(["ps", "-o", "lstart=", "-p", str(pid)]).strip() or None
 
 
@@ -130,7 +132,7 @@ def _stat(pid: int) -> Process | None:
         return None
     ppid, pgid, session = int(fields[1]), int(fields[2]), int(fields[3])
     cpu = sum(int(f) for f in fields[11:15]) / _TICKS
-    zombie = fields[0] in (b"Z", b"X")
+    zombie = fields[0] in _DEAD
     return Process(pid, ppid, pgid, session, fields[19].decode(), cpu, zombie)
 
 

@@ -46,8 +46,11 @@ class Reporter:
         self._table = None
         self._newest.clear()
 
-    def task(self, project: str, folder: str) -> dict[str, Any] | None:
-        """The Task of a folder; None when it has no status.json (nothing was started there)."""
+    def task(self, project: str, folder: str, *, quick: bool = False) -> dict[str, Any] | None:
+        """The Task of a folder; None when it has no status.json (nothing was started there).
+
+        `quick` leaves out what it takes the list of processes and a walk to know.
+        """
         path = self._layout.task(project, folder)
         try:
             fd = open_dir(path)
@@ -59,7 +62,10 @@ class Reporter:
             status, broken = read_status(fd)
             if status is None and not broken:
                 return None
-            return self._describe(project, folder, path, fd, status, broken, held)
+            task = self._describe(project, folder, path, fd, status, broken, held)
+            if task["alive"] and not quick and not is_final(status):
+                self._progress(task, path, fd)
+            return task
         finally:
             os.close(fd)
 
@@ -97,9 +103,7 @@ class Reporter:
             "pgid": known.get("pid"),
             "log_file": path + "/task.log",
         }
-        if alive and not is_final(status):
-            self._progress(task, path, fd)
-        else:
+        if not alive:
             self._cpu_before.pop((project, folder), None)
         return task
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from dispatch_controller.fleet.wrapper import ending, log, notify, procs
 from dispatch_controller.fleet.wrapper.attempt import Refused
 from dispatch_controller.fleet.wrapper.clock import now
+from dispatch_controller.fleet.wrapper.environment import base_environment
 from dispatch_controller.fleet.wrapper.fence import Busy
 from dispatch_controller.fleet.wrapper.launch import Post
 from dispatch_controller.fleet.wrapper.layout import BadName, checked_name
@@ -79,6 +80,7 @@ class Serve:
         tasks = self._verbs.open_tasks()
         self._known = {(task["project"], task["folder"]): None for task in tasks}
         self._send({"event": "state", "now": now(), "tasks": tasks})
+        base_environment()
         gc.collect()
         gc.freeze()  # what is here now is shared with every supervisor, and never touched again
         try:
@@ -252,12 +254,11 @@ class Serve:
                 )
 
     def _answer_start(self, start: _Start, refused: Refused | None) -> None:
-        self._verbs.reporter.fresh()
         if refused is not None:
             named = {"project": start.project, "folder": start.folder}
             self._reply(start.request, self._verbs.refusal(named, refused))
             return
-        task = self._verbs.reporter.task(start.project, start.folder)
+        task = self._verbs.reporter.task(start.project, start.folder, quick=True)
         self._reply(start.request, {"outcome": "running", "task": task})
 
     def _reap(self) -> None:
@@ -274,7 +275,7 @@ class Serve:
 
     def _bereaved(self, start: _Start) -> None:
         """A supervisor ended without its word: what is on disk says whether it had begun."""
-        task = self._verbs.reporter.task(start.project, start.folder)
+        task = self._verbs.reporter.task(start.project, start.folder, quick=True)
         if task is not None and task["lease"] == start.lease:
             self._answer_start(start, None)
         else:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FINAL = ("completed", "failed", "timeout")
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _LARGEST_STATUS = 4 << 20
 
 
@@ -115,7 +116,7 @@ def write_status(dir_fd: int, status: dict[str, Any]) -> None:
 
 def encode(value: object) -> bytes:
     """One line of JSON; what came from file names as lone surrogates stays readable as escapes."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def write_last_status(dir_fd: int, status: dict[str, Any], patience: float) -> bool:

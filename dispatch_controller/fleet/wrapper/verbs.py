@@ -56,7 +56,8 @@ class Verbs:
         if isinstance(value, dict):
             try:
                 project = checked_name(value.get("project"), "project")
-                task = self.reporter.task(project, checked_name(value.get("folder"), "folder"))
+                folder = checked_name(value.get("folder"), "folder")
+                task = self.reporter.task(project, folder, quick=True)
             except BadName:
                 task = None
         message = str(refused)
