@@ -54,6 +54,12 @@ def row_shown(row: dict[str, object]) -> dict[str, object]:
     }
 
 
+def id_of_spec(conn: Connection, spec_file: str) -> str | None:
+    """Return the id of the task that a spec file has become."""
+    row = conn.execute("SELECT id FROM tasks WHERE spec_file = ?", (spec_file,)).fetchone()
+    return None if row is None else str(row["id"])
+
+
 def project_counts(conn: Connection, project: str) -> dict[str, int]:
     """Return how many tasks of a project are in each state; every state is named."""
     found = dict(
