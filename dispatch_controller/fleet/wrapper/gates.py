@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dispatch_controller.fleet.wrapper.order import Order
 
 _MARKERS = re.compile(r"^<{7} .*?^={7}$.*?^>{7} ", re.MULTILINE | re.DOTALL)
-_TODO = re.compile(r"\b(TODO|FIXME|XXX)\b")
+_TODO = re.compile(r"\b(TODO|FIXME)\b")
 NEEDS_CHANGES = ("changed", "conflict_markers", "no_todo")
 
 
