@@ -55,7 +55,8 @@ from dispatch_controller.store import endings
 from dispatch_controller.store.checkpoint import truncate_wal
 from dispatch_controller.store.schema import prepare
 from dispatch_controller.store.store import Store
-from dispatch_controller.web.application import Door, build_application
+from dispatch_controller.web.application import build_application
+from dispatch_controller.web.intake import Door
 from dispatch_controller.web.server import serve
 
 log = structlog.get_logger(__name__)

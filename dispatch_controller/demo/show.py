@@ -21,6 +21,8 @@ from rich.table import Table
 from dispatch_controller.demo.sample import NODES, SAMPLES, write_home
 from dispatch_controller.demo.verdict import verdict
 
+COMPLAINTS = "controller.err"
+"""File in the home for what the controller says on standard error."""
 LIMIT = 120.0
 """Seconds after which a demo that does not end counts as failed."""
 
@@ -59,13 +61,26 @@ def run(console: Console | None = None) -> int:
 def _controller(home: Path) -> Iterator[str]:
     """Run a controller on `home`; yields its address; stops it with SIGTERM."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith("DISPATCH_")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "dispatch_controller", "run", "--home", str(home), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
+    complaints = (home / COMPLAINTS).open("wb")
+    with (
+        complaints,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dispatch_controller",
+                "run",
+                "--home",
+                str(home),
+                "--port",
+                "0",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None  # noqa: S101 - asked for above
             line = process.stdout.readline()
@@ -131,7 +146,7 @@ def _tell(console: Console, tasks: list[dict[str, Any]], told: dict[str, str]) -
         line = f"{task['id']:<12} {task['status']:<10} {task['node'] or ''}"
         if told.get(task["id"]) != line:
             told[task["id"]] = line
-            console.print(f"{line:<32} {_why(task)}".rstrip(), markup=False)
+            console.print(f"{line:<32} {_why(task)}".rstrip(), markup=False, soft_wrap=True)
 
 
 def _summarise(console: Console, tasks: list[dict[str, Any]]) -> int:
@@ -144,6 +159,6 @@ def _summarise(console: Console, tasks: list[dict[str, Any]]) -> int:
 
 def _tail(home: Path) -> str:
     try:
-        return "\n".join((home / "logs" / "controller.log").read_text().splitlines()[-20:])
+        return "\n".join((home / COMPLAINTS).read_text().splitlines()[-20:])
     except OSError as error:
         return str(error)

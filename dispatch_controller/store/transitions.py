@@ -259,8 +259,9 @@ def give_back(
     if not updated.rowcount:
         return False
     file_locks.release(conn, task_id)
-    if merit is not None:
-        reputation.count(conn, now, _node_of(lease), merit)
+    node = _node_of(lease)
+    if merit is not None and node is not None:
+        reputation.count(conn, now, node, merit)
     event = "task_returned" if cause.costs_a_retry else "attempt_refunded"
     events.add(
         conn, now, event, task_id=task_id, node=_node_of(lease), lease=lease, cause=cause, why=why
