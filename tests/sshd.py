@@ -5,6 +5,7 @@ They run unprivileged too: own configuration, host key and port, all under the t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -125,13 +126,11 @@ class SshNode:
         """Stop listening and kill every session: the machine is gone from the network."""
         sessions = self.sessions()
         self.stop()
-        for pid in sessions:
-            os.kill(pid, signal.SIGKILL)
+        _kill(sessions)
 
     def kill_sessions(self) -> None:
         """Kill every session process, as a crash of sshd would."""
-        for pid in self.sessions():
-            os.kill(pid, signal.SIGKILL)
+        _kill(self.sessions())
 
     def new_host_key(self) -> None:
         """Give the machine another host key; counts from the next start on."""
@@ -156,13 +155,8 @@ class SshNode:
     def close(self) -> None:
         """Stop the server and end what its sessions left running."""
         if self._process is not None:
-            self.kill_sessions()
-        self.stop()
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            self.crash()
+        _kill(self.processes())
 
 
 @dataclass(slots=True)
@@ -211,6 +205,12 @@ class SshFleet:
     def close(self) -> None:
         for node in self.nodes.values():
             node.close()
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def make_key(path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from dispatch_controller.model import ExecutorCommand, StartOrder, TaskRef
 
+RUN = f"n{os.getpid()}"
+"""Node part of the leases: a wrapper looks for leftovers by lease, so two runs of the tests on one
+machine must not share any."""
 SHELL = ExecutorCommand("shell", ("{shell}", "-c", "{script}"))
 
 
@@ -21,7 +26,7 @@ def an_order(
         project="p",
         task_id=folder,
         folder=folder,
-        lease=lease or f"n:{sequence:08x}",
+        lease=lease or f"{RUN}:{sequence:08x}",
         attempt=attempt or sequence,
         sequence=sequence,
         spec=spec,

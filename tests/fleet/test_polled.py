@@ -26,7 +26,7 @@ from dispatch_controller.model import (
     Voided,
 )
 from dispatch_controller.runtime.clock import SystemClock
-from tests.fleet.orders import an_order, ref_of
+from tests.fleet.orders import RUN, an_order, ref_of
 
 OWNER = "0123456789abcdef"
 
@@ -91,11 +91,11 @@ async def test_old_wrapper_gets_its_arguments_and_environment(
     outcome = await polled.start(an_order("T1", spec="quick", timeout=77))
     assert isinstance(outcome, Started)
     seen = await _ended(polled)
-    assert (seen.lease, seen.attempt, seen.exit_code) == ("n:00000001", 1, 0)
+    assert (seen.lease, seen.attempt, seen.exit_code) == (f"{RUN}:00000001", 1, 0)
     assert seen.heartbeat_at is not None
     assert seen.log_size is not None
     log = await polled.read_log("p", "T1", 0, 1000)
-    assert log.text == "p T1 direct n:00000001 1 77\n"
+    assert log.text == f"p T1 direct {RUN}:00000001 1 77\n"
     assert (root / "p/tasks/T1/spec.md").read_text() == "quick"
 
 
@@ -138,9 +138,9 @@ async def test_status_of_an_earlier_attempt_is_not_taken_for_this_one(
     (folder / "status.json").write_text('{"status":"completed"}')
     await polled.start(an_order("T1", spec="hang", sequence=2))
     (seen,) = (await polled.collect()).tasks
-    assert seen.lease == "n:00000002"
+    assert seen.lease == f"{RUN}:00000002"
     assert seen.state in (RunState.PENDING, RunState.RUNNING)
-    await polled.kill(TaskRef("p", "T1", "n:00000002"), 0.0)
+    await polled.kill(TaskRef("p", "T1", f"{RUN}:00000002"), 0.0)
 
 
 async def test_task_of_an_older_controller_is_found_and_blocks_a_second_start(

@@ -102,6 +102,7 @@ async def test_channel_that_ends_says_why(machine: SshMachine) -> None:
 
 
 async def test_killed_sshd_is_not_an_empty_answer(machine: SshMachine, node: SshNode) -> None:
+    nap = f"sleep {node.port}"
     channel = await machine.open(["sh", "-c", "echo up; cat"])
     assert await channel.receive() == b"up"
 
@@ -110,18 +111,18 @@ async def test_killed_sshd_is_not_an_empty_answer(machine: SshMachine, node: Ssh
 
             async def command() -> None:
                 with pytest.raises(TransportLost, match="lost"):
-                    await machine.run(["sh", "-c", "echo partial; sleep 60"], timeout=60)
+                    await machine.run(["sh", "-c", f"echo partial; exec {nap}"], timeout=60)
 
             nursery.start_soon(command)
-            await _until(node, "sleep 60", running=True)
+            await _until(node, nap, running=True)
             node.kill_sessions()
     with pytest.raises(TransportLost):
         await channel.receive()
     assert (await machine.run(["echo", "back"])).stdout == b"back\n"
 
 
-CHATTY = ["sh", "-c", "while echo; do sleep 0.05; done", "chatty"]
-QUIET = ["sleep", "61"]
+CHATTY = ["sh", "-c", "while echo; do sleep 0.05; done"]
+QUIET = ["sleep"]
 needs_signals = pytest.mark.skipif(
     os.geteuid() == 0, reason="sshd passes no signals to programs of root's login"
 )
@@ -132,6 +133,7 @@ LONG = [pytest.param(CHATTY, id="chatty"), pytest.param(QUIET, id="quiet", marks
 async def test_cancelled_scope_ends_the_remote_command(
     machine: SshMachine, node: SshNode, argv: list[str]
 ) -> None:
+    argv = [*argv, str(node.port)]  # found among the processes of other runs
     async with trio.open_nursery() as nursery:
         nursery.start_soon(machine.run, argv)
         await _until(node, " ".join(argv), running=True)
@@ -143,6 +145,7 @@ async def test_cancelled_scope_ends_the_remote_command(
 async def test_time_out_is_a_lost_answer_and_ends_the_command(
     machine: SshMachine, node: SshNode, argv: list[str]
 ) -> None:
+    argv = [*argv, str(node.port)]
     with pytest.raises(TransportLost, match=r"no end within 0\.5 s"):
         await machine.run(argv, timeout=0.5)
     await _until(node, " ".join(argv), running=False)
@@ -280,10 +283,10 @@ async def test_stray_asyncio_error_ends_requests_and_not_the_process(
 
         async def command() -> None:
             with pytest.raises(TransportLost):
-                await machine.run(["sleep", "63"], timeout=60)
+                await machine.run(["sleep", str(node.port)], timeout=60)
 
         nursery.start_soon(command)
-        await _until(node, "sleep 63", running=True)
+        await _until(node, f"sleep {node.port}", running=True)
         target = machine._target()
         with contextlib.suppress(TransportLost):  # the crash may overtake its own answer
             await ssh_service.call("alpha", target, crash)
