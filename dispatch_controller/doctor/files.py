@@ -126,7 +126,8 @@ def check_specs(files: Files) -> Iterator[Finding]:
         for blocked in files.plan.warnings:
             if blocked.reason.startswith("blocked: "):
                 yield warning("specs", blocked.file, blocked.reason, "mend depends_on")
-    yield from _check_executors(files.specs, files.nodes.nodes)
+    if files.nodes.nodes:
+        yield from _check_executors(files.specs, files.nodes.nodes)
 
 
 def _check_executors(specs: Sequence[Spec], nodes: Sequence[NodeEntry]) -> Iterator[Finding]:

@@ -24,8 +24,8 @@ for program; do
     command -v "$program" >/dev/null 2>&1 && echo "program $program"
 done
 folder=$root
-while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
-[ -w "$folder" ] || echo "readonly $folder"
+while [ ! -e "$folder" ]; do folder=$(dirname "$folder"); done
+[ -d "$folder" ] && [ -w "$folder" ] || echo "readonly $folder"
 df -Pk "$folder" 2>/dev/null | tail -n 1 | (read -r _ blocks used free _; echo "disk $used $free")
 if [ -f "$wrapper" ]; then
     hash='import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())'
