@@ -20,6 +20,7 @@ from dispatch_controller.fleet.polled_scripts import (
     START,
     VOID,
 )
+from dispatch_controller.fleet.traffic import Traffic
 from dispatch_controller.fleet.transport import Machine, TransportLost
 from dispatch_controller.model import (
     Adopted,
@@ -63,6 +64,7 @@ class PolledTransport:
     def __init__(self, machine: Machine, root: str, owner: str, wrapper: str, clock: Clock) -> None:
         self.node = machine.node
         self.machine = machine
+        self.traffic = Traffic()
         self._root = root
         self._owner = owner
         self._wrapper = wrapper
@@ -225,6 +227,10 @@ class PolledTransport:
 
     async def _shell(self, script: str, argv: Sequence[str], stdin: bytes = b"") -> bytes:
         """Run a script; return what it said before its closing line."""
+        with self.traffic.call():
+            return await self._run(script, argv, stdin)
+
+    async def _run(self, script: str, argv: Sequence[str], stdin: bytes) -> bytes:
         done = await self.machine.run(["sh", "-c", script, "sh", *argv], stdin=stdin)
         if done.exit_status != 0:
             why = done.stderr.decode(errors="replace").strip()[-500:]

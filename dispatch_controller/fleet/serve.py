@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from dispatch_controller.fleet.deploy import launch
 from dispatch_controller.fleet.observation import observe
 from dispatch_controller.fleet.orders import order_fields, ref_fields
 from dispatch_controller.fleet.replies import log_chunk, node_probe
+from dispatch_controller.fleet.traffic import Traffic
 from dispatch_controller.fleet.transport import Machine, NodeUnfit, Reporter, TransportLost
 from dispatch_controller.model import (
     Adopted,
@@ -72,6 +73,7 @@ class ServeTransport:
     ) -> None:
         self.node = machine.node
         self.machine = machine
+        self.traffic = Traffic()
         self.hello: dict[str, Any] | None = None
         """What the last `serve` said of itself."""
         self._root = root
@@ -166,6 +168,12 @@ class ServeTransport:
     # --- requests
 
     async def _ask(self, op: str, timeout: float, **fields: object) -> dict[str, Any]:
+        with self.traffic.call():
+            return await self._ask_within(op, timeout, fields)
+
+    async def _ask_within(
+        self, op: str, timeout: float, fields: Mapping[str, object]
+    ) -> dict[str, Any]:
         with trio.move_on_after(timeout):
             while self._conversation is None:
                 failure = self._failure

@@ -7,8 +7,8 @@ from dispatch_controller.core.reports import EndedByUs
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.reaper.endings import end
-from dispatch_controller.model import HELD, Cause, LogChunk, Node, Task, TaskStatus
-from dispatch_controller.store import events, nodes, tasks, transitions, views
+from dispatch_controller.model import HELD, Cause, LogChunk, Task, TaskStatus
+from dispatch_controller.store import events, nodes, reputation, tasks, transitions
 from dispatch_controller.store.writer import Connection
 
 
@@ -75,22 +75,15 @@ class Operator:
     async def lift_quarantine(self, name: str) -> None:
         """Take a node out of quarantine."""
         context = self._context
-        if name not in {n.name for n in await self._nodes()}:
+        fleet = await context.store.read(nodes.all_nodes, reputation=context.reputation)
+        if name not in {node.name for node in fleet}:
             raise NotFound(f"there is no node {name}")
-
-        def lift(conn: Connection, now: float) -> bool:
-            if not views.lift_quarantine(conn, name):
-                return False
-            events.add(conn, now, "quarantine_lifted", node=name, by="operator")
-            return True
-
-        if not context.reputation or not await context.store.write(lift, context.clock.wall()):
+        if not context.reputation or not await context.store.write(
+            reputation.release, context.clock.wall(), name,
+            score=reputation.RECOVERED, why="lifted by the operator",
+        ):  # fmt: skip
             raise NotPossible(f"{name} is not in quarantine")
         context.wakes.scheduling.set()
-
-    async def _nodes(self) -> list[Node]:
-        context = self._context
-        return await context.store.read(nodes.all_nodes, reputation=context.reputation)
 
     async def read_log(
         self, task_id: str, offset: int, limit: int, name: str = "task.log"

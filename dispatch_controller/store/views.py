@@ -68,13 +68,3 @@ def project_counts(conn: Connection, project: str) -> dict[str, int]:
         ).fetchall()
     )
     return {status.value: found.get(status.value, 0) for status in TaskStatus}
-
-
-def lift_quarantine(conn: Connection, node: str) -> bool:
-    """Take a node out of quarantine; return whether it was in it."""
-    lifted = conn.execute(
-        "UPDATE node_reputation SET quarantined = 0, quarantine_reason = NULL,"
-        " quarantine_at = NULL WHERE node = ? AND quarantined",
-        (node,),
-    )
-    return lifted.rowcount > 0

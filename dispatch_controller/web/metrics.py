@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from dispatch_controller import __version__
+from dispatch_controller.fleet.traffic import Traffic
 from dispatch_controller.loops.context import Context
 from dispatch_controller.store import measures, tasks
 from dispatch_controller.store.measures import Measured
@@ -160,3 +161,12 @@ class Metrics:
         for node in context.knowledge.nodes.values():
             self._node_up.labels(node.name).set(context.knowledge.in_touch(node.name, now))
             self._node_slots.labels(node.name).set(node.slots)
+            traffic = getattr(context.fleet.transport(node.name), "traffic", None)
+            if isinstance(traffic, Traffic) and node.ssh_host is not None:
+                self._observe_traffic(node.name, *traffic.take())
+
+    def _observe_traffic(self, node: str, round_trips: list[float], failures: int) -> None:
+        self._round_trips.labels(node).inc(len(round_trips))
+        self._ssh_failures.labels(node).inc(failures)
+        for seconds in round_trips:
+            self._round_trip.labels(node).observe(seconds)
