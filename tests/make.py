@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from dispatch_controller.model import Node, Observation, RunState, SpecExtras, Task, TaskStatus
+from dispatch_controller.store.schema import TABLES
 from dispatch_controller.store.writer import Connection
 
 NOW = 1_750_000_000.0
@@ -94,3 +96,12 @@ def _insert(conn: Connection, table: str, values: Mapping[str, Any]) -> None:
     names = ", ".join(plain)
     marks = ", ".join(f":{name}" for name in plain)
     conn.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", plain)
+
+
+def memory() -> Connection:
+    """A dispatch.db in memory, as the store would open it."""
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    conn.row_factory = sqlite3.Row
+    for name, columns in TABLES.items():
+        conn.execute(f"CREATE TABLE {name} ({columns})")
+    return Connection(conn)

@@ -91,7 +91,7 @@ def claim(
     at_work = conn.execute(f"SELECT id FROM tasks WHERE {_HELD}")
     if any(row["id"] not in held for row in at_work):
         return []
-    payload = json.dumps([[new.task_id, new.node, new.lease_owner, new.executor] for new in leases])
+    payload = json.dumps([[new.task_id, new.node, new.lease_owner] for new in leases])
     claimed = conn.execute(
         "UPDATE tasks SET status = 'claimed', node = new.node, lease_owner = new.lease,"
         " lease_expires_at = :second + coalesce(nullif(visibility_timeout, 0), 300),"
@@ -103,25 +103,31 @@ def claim(
         f" WHERE tasks.id = new.task_id AND status = 'pending' AND {NO_LIVE_LEASE} RETURNING *",
         {"second": int(now), "iso": iso(now), "now": now, "payload": payload},
     ).fetchall()
+    rows = {row["id"]: tasks.task_from(row) for row in claimed}
+    wanted = {new.task_id: new for new in leases if new.task_id in rows}
     told = conn.execute(
         "INSERT INTO events (timestamp, task_id, event_type, node, details)"
-        " SELECT :iso, t.id, 'task_claimed', t.node,"
-        " json_object('lease', t.lease_owner, 'attempt', t.attempt,"
-        " 'executor', json_extract(new.value, '$[3]'))"
-        " FROM json_each(:payload) AS new JOIN tasks t ON t.id = json_extract(new.value, '$[0]')"
-        " AND t.lease_owner = json_extract(new.value, '$[2]') AND t.status = 'claimed'"
-        " ORDER BY new.key RETURNING id, task_id",
-        {"iso": iso(now), "payload": payload},
+        " SELECT :iso, json_extract(value, '$[0]'), 'task_claimed', json_extract(value, '$[1]'),"
+        " json_object('lease', json_extract(value, '$[2]'), 'attempt',"
+        " json_extract(value, '$[3]'), 'executor', json_extract(value, '$[4]'))"
+        " FROM json_each(:claimed) WHERE true ORDER BY key RETURNING id, task_id",
+        {
+            "iso": iso(now),
+            "claimed": json.dumps(
+                [
+                    [task_id, new.node, new.lease_owner, rows[task_id].attempt, new.executor]
+                    for task_id, new in wanted.items()
+                ]
+            ),
+        },
     ).fetchall()
-    wanted = {new.task_id: new for new in leases}
-    rows = {row["id"]: row for row in claimed}
     claims = [
         Claim(
-            task=tasks.task_from(rows[task_id]),
+            task=rows[task_id],
             node=wanted[task_id].node,
             executor=wanted[task_id].executor,
             lease_owner=wanted[task_id].lease_owner,
-            attempt=rows[task_id]["attempt"],
+            attempt=rows[task_id].attempt,
             sequence=sequence,
         )
         for sequence, task_id in sorted((row["id"], row["task_id"]) for row in told)
