@@ -153,7 +153,7 @@ def _check(spec: Spec, text: str, measure: Measure) -> Verdict:
     if spec.warnings:
         return Rejected("; ".join(spec.warnings))
     try:
-        evidence = _evidence(text)
+        evidence = evidence_of(text)
     except fields.Odd as odd:
         return Rejected(f"evidence: {odd.reason}")
     if not evidence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dispatch_controller.core.allowance import WINDOW
 from dispatch_controller.core.gaps import Ended
@@ -24,7 +25,7 @@ class Row:
     """An event of the factory."""
 
     event_type: str
-    details: Mapping[str, object]
+    details: Mapping[str, Any]
     task_id: str | None = None
 
 
