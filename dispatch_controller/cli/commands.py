@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatch_controller import __version__
-from dispatch_controller.cli import doctor, local, nodes, service, status, tasks
+from dispatch_controller.cli import doctor, init, local, nodes, service, status, tasks
 
 app = typer.Typer(
     name="dispatch-controller",
@@ -52,3 +52,4 @@ app.add_typer(nodes.app, name="nodes")
 app.add_typer(service.app, name="service")
 app.command()(local.config)
 app.command()(doctor.doctor)
+app.command()(init.init)
