@@ -50,6 +50,7 @@ from dispatch_controller.runtime.lag import Lag
 from dispatch_controller.runtime.stats import LoopStats
 from dispatch_controller.runtime.supervise import RestartPolicy, supervise
 from dispatch_controller.runtime.threads import in_thread
+from dispatch_controller.service.notify import watchdog
 from dispatch_controller.settings import Settings
 from dispatch_controller.store import endings
 from dispatch_controller.store.checkpoint import truncate_wal
@@ -137,6 +138,7 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
         write_controller(home, Controller(os.getpid(), url, iso(context.started_at), __version__))
         print(f"listening on {url}", flush=True)  # noqa: T201 - promised to programs
         log.info("started", url=url, home=str(home.root), version=__version__)
+        infrastructure.start_soon(watchdog, context, name="systemd")
         with scopes.services:
             await _run_services(parts)
             await drained.wait()

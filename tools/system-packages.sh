@@ -14,6 +14,7 @@ need lsof lsof
 need chromium chromium
 need faketime faketime
 need ip iproute2
+need systemd-analyze systemd
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "setup: installing$missing"
