@@ -86,7 +86,8 @@ def claim(
 
     `held` are the ids that were claimed or running when the pass looked. Where another program
     has claimed something since, nothing is claimed: the pass was made for another world.
-    A fixed number of statements, however many placements there are.
+    A fixed number of statements, however many placements there are; `+status` keeps SQLite from
+    walking all pending tasks for each of them.
     """
     at_work = conn.execute(f"SELECT id FROM tasks WHERE {_HELD}")
     if any(row["id"] not in held for row in at_work):
@@ -100,7 +101,7 @@ def claim(
         " duration_seconds = NULL, updated_at = :second FROM (SELECT"
         " json_extract(value, '$[0]') AS task_id, json_extract(value, '$[1]') AS node,"
         " json_extract(value, '$[2]') AS lease FROM json_each(:payload)) AS new"
-        f" WHERE tasks.id = new.task_id AND status = 'pending' AND {NO_LIVE_LEASE} RETURNING *",
+        f" WHERE tasks.id = new.task_id AND +status = 'pending' AND {NO_LIVE_LEASE} RETURNING *",
         {"second": int(now), "iso": iso(now), "now": now, "payload": payload},
     ).fetchall()
     rows = {row["id"]: tasks.task_from(row) for row in claimed}
