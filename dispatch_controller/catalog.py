@@ -69,7 +69,7 @@ class SpecCatalog:
             self._stamps.pop(spec_file, None)
             extras.pop(spec_file, None)
             return
-        parsed = parse(spec_file, content, default_project="-", modifies_optional=_Everything())
+        parsed = parse(spec_file, content, default_project="any", modifies_optional=_Everything())
         self._stamps[spec_file] = stamp
         if isinstance(parsed, Spec):
             extras[spec_file] = parsed.extras

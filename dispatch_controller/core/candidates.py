@@ -184,7 +184,8 @@ def _check(spec: Spec, text: str, measure: Measure) -> Verdict:
     return Accepted(spec, evidence, key, digest)
 
 
-def _evidence(text: str) -> tuple[str, ...]:
+def evidence_of(text: str) -> tuple[str, ...]:
+    """Return what the front matter of a spec cites. Raises fields.Odd."""
     block = front_matter.split(text)
     keys = (front_matter.load(block) if block is not None and block.closed else None) or {}
     _, node = keys.get("evidence", (0, None))

@@ -285,7 +285,9 @@ def _narrowed(command: str, test: str) -> str:
 
 def _failing_tests(output: str) -> Iterator[str]:
     for found in _FAILED_TEST.finditer(output):
-        yield found[1] or f"{found[3]}.{found[2]}"
+        name = found[3] or ""
+        # Python 3.11 names the method in the brackets as well, earlier ones do not.
+        yield found[1] or (name if name.endswith(f".{found[2]}") else f"{name}.{found[2]}")
 
 
 def _places(output: str, known: frozenset[str]) -> Iterator[tuple[str, str]]:

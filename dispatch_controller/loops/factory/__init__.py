@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,7 +204,7 @@ class Factory:
         outcome = Outcome()
         try:
             with trio.move_on_at(self._deadline) as scope:
-                outcome = await self._ask(state, decision.wanted, run)
+                outcome = await self._ask(state, decision.wanted, run, scope)
             if scope.cancelled_caught:
                 limit = self._context.settings.factory.step_limit
                 raise GeneratorFailed(f"it took more than the {limit:g} s of a cycle")
@@ -232,27 +233,27 @@ class Factory:
         )
         return outcome.made
 
-    async def _ask(self, state: ProjectState, wanted: int, run: _Run) -> Outcome:
+    async def _ask(
+        self, state: ProjectState, wanted: int, run: _Run, scope: trio.CancelScope
+    ) -> Outcome:
         known = await self._memory.ledger()
         prepared = await self._projects.prepare(state, wanted, known.projects[state.name])
         if prepared.strays:
             await self._editor.adopt(prepared)
             return Outcome()
         generated = await self._generators[state.policy.generator].generate(prepared.request)
+        scope.deadline = math.inf  # what was paid for is written, limit or not
         for remark in generated.remarks:
             if (state.name, remark) not in self._told:
                 self._told.add((state.name, remark))
                 await self._memory.tell(ledger.CHECK, project=state.name, remark=remark)
-        outcome = Outcome()
-        with trio.CancelScope(shield=True):  # what was paid for is written, limit or not
-            outcome = await self._editor.take(
-                generated.candidates,
-                prepared,
-                self._projects.folder(state.name),
-                generator=state.policy.generator,
-                dry_run=state.policy.dry_run if run.dry_run is None else run.dry_run,
-            )
-        return outcome
+        return await self._editor.take(
+            generated.candidates,
+            prepared,
+            self._projects.folder(state.name),
+            generator=state.policy.generator,
+            dry_run=state.policy.dry_run if run.dry_run is None else run.dry_run,
+        )
 
     async def _failed(
         self, state: ProjectState, decision: Decision, reason: str, retry_at: float | None

@@ -233,7 +233,7 @@ class Projects:
                 content = self._context.catalog.text(spec_file)[:SIZE_LIMIT].encode()
             except (OSError, ValueError, RuntimeError):
                 continue
-            parsed = parse(spec_file, content, default_project="-", modifies_optional=_Any())
+            parsed = parse(spec_file, content, default_project="any", modifies_optional=_Any())
             if isinstance(parsed, Spec):
                 found[spec_file] = parsed
         return found
