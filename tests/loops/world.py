@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -105,6 +106,10 @@ class World:
         self.settings.specs.mkdir(exist_ok=True)
         self.rng = random.Random(seed)
         self.machines: dict[str, FakeNode] = {}
+        self.slots: dict[str, int] = {}
+        self.listed: set[str] = set()
+        """Nodes that are in nodes.json, once that is written."""
+        self._entries: dict[str, dict[str, object]] = {}
         self.nursery: trio.Nursery | None = None
         """Of the controller that runs; gone with it."""
         self.after_call: Callable[[], None] = lambda: None
@@ -124,8 +129,16 @@ class World:
             names = ", ".join(values)
             marks = ", ".join("?" for _ in values)
             conn.execute(f"INSERT INTO nodes ({names}) VALUES ({marks})", tuple(values.values()))
+        self.slots[name] = slots
+        self._entries[name] = {"name": name, "slots": slots, "executor": executor, **columns}
+        self.listed.add(name)
         machine = self.machines[name] = FakeNode(name, self.clock, script)
         return machine
+
+    def write_nodes(self) -> None:
+        """Write nodes.json with the `listed` nodes; without it the table alone counts."""
+        entries = [self._entries[name] for name in sorted(self.listed)]
+        (self.home / "nodes.json").write_text(json.dumps({"nodes": entries}))
 
     def spec(
         self, task_id: str, project: str = "demo", depends_on: Iterable[str] = (),
