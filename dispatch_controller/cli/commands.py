@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from dispatch_controller import __version__
-from dispatch_controller.cli import doctor, init, local, nodes, service, status, tasks
+from dispatch_controller.cli import (
+    doctor,
+    factory,
+    init,
+    local,
+    nodes,
+    restore,
+    service,
+    status,
+    tasks,
+)
 
 app = typer.Typer(
     name="dispatch-controller",
@@ -49,7 +59,9 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(nodes.app, name="nodes")
+app.add_typer(factory.app, name="factory")
 app.add_typer(service.app, name="service")
 app.command()(local.config)
 app.command()(doctor.doctor)
 app.command()(init.init)
+app.command()(restore.restore)

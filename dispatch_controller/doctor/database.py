@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from dispatch_controller.core.plan import KnownTask
 from dispatch_controller.doctor.finding import Finding, error, warning
-from dispatch_controller.home import Home
+from dispatch_controller.home import Home, lock_home
 from dispatch_controller.store.checkpoint import TOO_LARGE, wal_size
-from dispatch_controller.store.inspection import Inspection, Unreadable, inspect
+from dispatch_controller.store.inspection import Inspection, Unreadable, inspect, restore_snapshot
+
+
+class NotRestored(Exception):
+    """A snapshot could not be put in the database's place; nothing was changed."""
 
 
 def look(home: Home, now: float) -> tuple[Inspection | None, list[Finding]]:
@@ -55,9 +61,22 @@ def _judge(home: Home, seen: Inspection) -> Iterator[Finding]:
 
 
 def _restore(home: Home) -> str:
-    newest = max(home.snapshots.glob("*.db"), default=None, key=lambda path: path.name)
-    name = newest or f"{home.snapshots}/<the newest>"
-    return (
-        f"keep a copy of it, then restore a snapshot: rm -f {home.database}-wal "
-        f"{home.database}-shm; cp {name} {home.database}"
-    )
+    command = f"dispatch-controller restore --home {shlex.quote(str(home.root))}"
+    return f"put the newest snapshot in its place: {command}"
+
+
+def snapshots(home: Home) -> list[Path]:
+    """Return the snapshots, the newest first."""
+    return sorted(home.snapshots.glob("dispatch-*.db"), reverse=True)
+
+
+def restore(home: Home, snapshot: Path) -> Path | None:
+    """Put a snapshot in the database's place; return where the old database was moved.
+
+    Raises HomeInUse while a controller runs, and NotRestored, having changed nothing.
+    """
+    with lock_home(home):
+        try:
+            return restore_snapshot(snapshot, home.database)
+        except Unreadable as failed:
+            raise NotRestored(f"nothing was changed: {failed}") from failed

@@ -12,8 +12,8 @@ from pathlib import Path
 from dispatch_controller.core.plan import KnownTask
 from dispatch_controller.core.times import parse_iso
 from dispatch_controller.model import HELD, Task
-from dispatch_controller.store import file_locks, specs, tasks
-from dispatch_controller.store.schema import YOUNGER, missing_parts
+from dispatch_controller.store import backup, file_locks, specs, tasks
+from dispatch_controller.store.schema import missing_parts
 from dispatch_controller.store.writer import Connection
 
 _DAMAGE_SHOWN = 5
@@ -93,6 +93,14 @@ def _inspect(conn: sqlite3.Connection, absent: frozenset[str], now: float) -> In
     )
 
 
+def restore_snapshot(snapshot: Path, path: Path) -> Path | None:
+    """Put a snapshot in the database's place (backup.restore). Raises Unreadable."""
+    try:
+        return backup.restore(snapshot, path)
+    except (sqlite3.Error, OSError) as error:
+        raise Unreadable(str(error)) from error
+
+
 def expired_leases(held: tuple[Task, ...], now: float) -> Counter[str]:
     """Return how many of the held tasks have a lease that is over, by status."""
     return Counter(
@@ -138,6 +146,3 @@ def _is_wal(path: Path) -> bool:
     version, offset = _WAL_VERSION
     with path.open("rb") as file:
         return file.read(offset + len(version))[offset:] == version
-
-
-__all__ = ["YOUNGER", "Inspection", "Unreadable", "expired_leases", "inspect", "local_times"]
