@@ -90,7 +90,7 @@ class Recorder:
         if isinstance(one.verdict, Finish) and one.verdict.completed:
             knowledge.failed_on.pop(task_id, None)
             knowledge.last_error.pop(task_id, None)
-            log.info("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)
+            log.debug("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)
             return True
         knowledge.failed_on[task_id] = seen.node
         error = getattr(one.verdict, "error", None) or getattr(one.verdict, "why", None)

@@ -18,7 +18,7 @@ from dispatch_controller.model import HELD, Node, SpecExtras, Task, TaskStatus
 from dispatch_controller.store import file_locks, nodes, tasks
 from dispatch_controller.store.writer import Connection
 
-FIRST_PAGE = 200
+FIRST_PAGE = 32
 """Candidates in the first page, at the least."""
 
 
@@ -73,7 +73,7 @@ def _fill(
     free = board.free_slots
     if not free:
         return placements, considered
-    for page in tasks.candidates(conn, now, max(FIRST_PAGE, 4 * free), board.may_place):
+    for page in tasks.candidates(conn, now, max(FIRST_PAGE, 2 * free), board.may_place):
         board.know(refresh([task.spec_file for task in page]))
         placements += place(board, page)
         considered += len(page)
