@@ -28,6 +28,7 @@ JsonData = Any
 """What the API answers; docs/api.md and its own tests hold it to its form."""
 
 _TIMEOUT = httpx.Timeout(60, connect=5)
+_PATIENT = httpx.Timeout(None, connect=5)
 
 
 class Client:
@@ -45,16 +46,19 @@ class Client:
         *,
         params: Mapping[str, str | int] | None = None,
         json: Mapping[str, Any] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> httpx.Response:
         """Return the answer, whatever its status. A token is sent when the controller asks."""
         try:
-            answer = self._http.request(method, path, params=params, json=json)
+            answer = self._http.request(method, path, params=params, json=json, timeout=timeout)
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 token = load_settings(self._home).api_token
                 if token is not None:
                     header = f"Bearer {token.get_secret_value()}"
                     self._http.headers["Authorization"] = header
-                    answer = self._http.request(method, path, params=params, json=json)
+                    answer = self._http.request(
+                        method, path, params=params, json=json, timeout=timeout
+                    )
         except httpx.ConnectError as error:
             raise not_running(self._home, f"{self._found} does not answer: {error}") from error
         except httpx.HTTPError as error:
@@ -72,10 +76,14 @@ class Client:
         given = {key: value for key, value in query.items() if value is not None}
         return self._data(self.raw("GET", f"/api/v1/{path}", params=given))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> JsonData:
-        """Return `data` of POST /api/v1/<path>."""
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, patient: bool = False
+    ) -> JsonData:
+        """Return `data` of POST /api/v1/<path>; `patient` waits for as long as it takes."""
         # Always a JSON body: state changes need application/json (http.md, "Who gets in").
-        return self._data(self.raw("POST", f"/api/v1/{path}", json=dict(body or {})))
+        timeout = _PATIENT if patient else _TIMEOUT
+        answer = self.raw("POST", f"/api/v1/{path}", json=dict(body or {}), timeout=timeout)
+        return self._data(answer)
 
     def status(self) -> dict[str, Any]:
         """Return the body of /v1/status."""

@@ -12,12 +12,13 @@ from werkzeug.exceptions import HTTPException
 
 from dispatch_controller import __version__
 from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.factory import Factory
 from dispatch_controller.loops.health_check import HealthCheck
 from dispatch_controller.loops.operator import NotFound, NotPossible, Operator
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.registrar import Registrar
 from dispatch_controller.store.writer import StoreClosed
-from dispatch_controller.web import api_fleet, api_streams, api_tasks, health, v1
+from dispatch_controller.web import api_fleet, api_streams, api_tasks, factory, health, v1
 from dispatch_controller.web.answers import Problem, error_answer
 from dispatch_controller.web.auth import Gate
 from dispatch_controller.web.intake import BODY_LIMIT, Door
@@ -35,6 +36,7 @@ BLUEPRINTS = (
     api_tasks.blueprint,
     api_fleet.blueprint,
     api_streams.blueprint,
+    factory.blueprint,
 )
 
 
@@ -44,8 +46,12 @@ def build_application(
     registrar: Registrar,
     operator: Operator,
     health_check: HealthCheck,
+    factory_loop: Factory | None = None,
 ) -> Door:
-    """Return the application; `server.serve` serves it."""
+    """Return the application; `server.serve` serves it.
+
+    `factory_loop` is the one whose loop runs; without one, a factory that only does as asked.
+    """
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -60,6 +66,7 @@ def build_application(
         news=News(context.store),
         logs=LiveLogs(operator),
         metrics=Metrics(context),
+        factory=factory_loop or Factory(context, registrar),
     )
     _describe(app, bearer=not context.settings.loopback)
     for blueprint in BLUEPRINTS:

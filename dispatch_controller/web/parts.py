@@ -8,6 +8,7 @@ from typing import cast
 from quart import current_app, request
 
 from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.factory import Factory
 from dispatch_controller.loops.health_check import HealthCheck
 from dispatch_controller.loops.operator import Operator
 from dispatch_controller.loops.recorder import Recorder
@@ -31,6 +32,7 @@ class Parts:
     news: News
     logs: LiveLogs
     metrics: Metrics
+    factory: Factory
 
     @property
     def now(self) -> float:

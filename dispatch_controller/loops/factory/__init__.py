@@ -28,6 +28,7 @@ from dispatch_controller.loops.factory.memory import Memory, Purse
 from dispatch_controller.loops.factory.pauses import Pauses
 from dispatch_controller.loops.factory.projects import Projects
 from dispatch_controller.loops.factory.research import Research
+from dispatch_controller.loops.operator import NotFound
 from dispatch_controller.loops.registrar import Registrar
 from dispatch_controller.runtime.every import every
 from dispatch_controller.runtime.substeps import run_substeps
@@ -100,7 +101,12 @@ class Factory:
     async def run_once(
         self, project: str | None = None, *, dry_run: bool | None = None
     ) -> list[dict[str, Any]]:
-        """Do one cycle now, whatever waits after a failure; return what was done, and why."""
+        """Do one cycle now, whatever waits after a failure; return what was done, and why.
+
+        Raises NotFound for a project that nobody knows.
+        """
+        if project is not None and project not in await self._states():
+            raise NotFound(f"there is no project {project}")
         self._pauses.forget()
         return await self._one_cycle(0, _Run(project, dry_run))
 
