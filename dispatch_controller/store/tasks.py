@@ -49,10 +49,12 @@ def strings(column: object) -> tuple[str, ...] | None:
     return tuple(value)
 
 
+_STATUSES: dict[object, TaskStatus] = {status.value: status for status in TaskStatus}
+
+
 def status_from(column: object) -> TaskStatus:
     """Return a status; one that is none of ours counts as DEADLETTER: it is left alone."""
-    known = isinstance(column, str) and column in set(TaskStatus)
-    return TaskStatus(str(column)) if known else TaskStatus.DEADLETTER
+    return _STATUSES.get(column, TaskStatus.DEADLETTER)
 
 
 def number(column: object) -> float | None:
