@@ -49,6 +49,7 @@ def dispatch_controller(
 for command in (
     local.run,
     local.demo,
+    local.bench,
     tasks.register,
     status.status,
     tasks.tasks,

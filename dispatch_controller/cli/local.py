@@ -47,6 +47,23 @@ def demo() -> None:
     raise typer.Exit(run_demo())
 
 
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which ones; all without.")
+    ] = None,
+) -> None:
+    """Measure what the controller costs here, beside GNU parallel and plain SSH."""
+    from dispatch_controller.bench import MEASUREMENTS
+    from dispatch_controller.bench import run as run_bench
+
+    unknown = set(names or ()) - set(MEASUREMENTS)
+    if unknown:
+        raise typer.BadParameter(
+            f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}"
+        )
+    raise typer.Exit(run_bench(names or ()))
+
+
 def config(
     as_json: JsonOption = False,
     markdown: Annotated[
