@@ -67,24 +67,38 @@ class Door:
             return
         scope[CALLER] = admitted
         hears_hangup = method in SAFE_METHODS
-        await self._inside(scope, _Replay(body, receive if hears_hangup else None), send)
+        exchange = _Exchange(body, receive if hears_hangup else None, send)
+        await self._inside(scope, exchange.receive, exchange.send)
 
 
-class _Replay:
-    """Gives the body again, then, where it is asked for, what still comes (a disconnect)."""
+class _Exchange:
+    """Gives the body again, then, where it is asked for, what still comes: a hang-up.
 
-    def __init__(self, body: bytes, further: Receive | None) -> None:
+    None comes once the answer is complete: hypercorn tells one then too, and an application that
+    ends its tasks on it would cut hypercorn off before it has armed the keep-alive time-out.
+    """
+
+    def __init__(self, body: bytes, further: Receive | None, send: Send) -> None:
         self._body: bytes | None = body
         self._further = further
+        self._send = send
+        self._answered = False
 
-    async def __call__(self) -> Message:
+    async def receive(self) -> Message:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        if self._further is None:
-            await trio.sleep_forever()
-            raise AssertionError("unreachable")
-        return await self._further()
+        if self._further is not None:
+            message = await self._further()
+            if not self._answered:
+                return message
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._answered = True
+        await self._send(message)
 
 
 async def _read_body(receive: Receive, *, keep: bool) -> bytes | Refusal:
