@@ -80,13 +80,16 @@ class Controller:
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         status = process.wait(within)
-        return status, time.monotonic() - begun
+        took = time.monotonic() - begun
+        _close(process)
+        return status, took
 
     def kill(self) -> None:
         """End it with kill -9, as a power cut would."""
         process = self._ended_client()
         process.kill()
         process.wait()
+        _close(process)
 
     def _ended_client(self) -> subprocess.Popen[str]:
         assert self._process is not None
@@ -96,19 +99,14 @@ class Controller:
         return self._process
 
     def close(self) -> None:
-        process, self._process = self._process, self._process
-        if process is None:
+        if self._process is None:
             return
-        if process.poll() is None:
+        if self._process.poll() is None:
             try:
                 self.terminate()
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        assert process.stdout is not None
-        process.stdout.close()
+        _close(self._ended_client())
 
     # -- HTTP
 
@@ -191,6 +189,20 @@ class Controller:
         return [line for line in self.log() if line["level"] in ("error", "critical")]
 
 
+def _close(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 def run(
     *arguments: str, timeout: float = 60.0, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -206,7 +218,7 @@ def run(
     )
 
 
-def eventually(look: Callable[[], T], timeout: float, found: Callable[[], object]) -> T:
+def eventually(look: Callable[[], T | None], timeout: float, found: Callable[[], object]) -> T:
     """Return what `look` returns as soon as that is true; fail, showing `found`, after `timeout`.
 
     For what another process does in its own time, and tells nobody.

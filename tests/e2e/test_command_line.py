@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.controller import Controller, eventually
+from tests.e2e.controller import Controller, alive, eventually
 from tests.e2e.homes import makes, write_home, write_spec
 from tests.sshd import SshFleet
 
@@ -117,7 +117,7 @@ def test_a_cancelled_task_is_ended_on_its_node_first(controller: Controller) -> 
     row = controller.wait("C01-long", "deadletter")
     assert "cancelled" in row["error"]
     child = int(marker.read_text())
-    assert not _alive(child)
+    assert not alive(child)
     assert controller.counts().get("running") is None
 
 
@@ -134,12 +134,3 @@ def test_a_disabled_node_takes_nothing_until_enabled(controller: Controller) -> 
     assert controller.wait("D01-waits", "completed")["node"] == "n2"
     for name in NODES:
         controller.json("nodes", "enable", name)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

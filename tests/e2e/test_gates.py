@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.controller import Controller, eventually
+from tests.e2e.controller import Controller, alive, eventually
 from tests.e2e.homes import makes, write_home, write_spec
 from tests.sshd import SshFleet
 
@@ -106,13 +106,5 @@ def test_a_task_over_its_time_limit_is_ended_with_all_it_started(controller: Con
     (failure,) = eventually(lambda: _failures(controller, "T01-long"), 110, controller.counts)
     assert (failure["reason"], failure["exit_code"]) == ("timeout", 124)
     for pid in started.read_text().split():
-        assert not _runs(int(pid))
+        assert not alive(int(pid))
     controller.command("cancel", "T01-long")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
