@@ -43,6 +43,7 @@ from dispatch_controller.loops.probe_workers import ProbeWorkers
 from dispatch_controller.loops.reaper import Reaper
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.registrar import Registrar
+from dispatch_controller.loops.rollout import Releases
 from dispatch_controller.loops.scheduling import Scheduling
 from dispatch_controller.model import Observation
 from dispatch_controller.runtime.clock import ClockWatch, SystemClock
@@ -76,6 +77,7 @@ class Parts:
     door: Door
     lag: Lag
     alerts: Alerts
+    releases: Releases
     findings: Findings
     loops: dict[str, Loop]
 
@@ -134,6 +136,7 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
         infrastructure.start_soon(parts.lag.watch, name="event loop lag")
         context.knowledge.endings |= await context.store.read(endings.standing)
         await parts.findings.load()
+        parts.releases.apply()
         url = await infrastructure.start(_serve, parts, drained, name="web")
         write_controller(home, Controller(os.getpid(), url, iso(context.started_at), __version__))
         print(f"listening on {url}", flush=True)  # noqa: T201 - promised to programs
@@ -228,6 +231,7 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
     recorders.append(recorder)
     registrar = Registrar(context)
     lag = Lag()
+    releases = Releases.load(home.root / "wrapper", build(), fleet.release, in_thread)
     alerts = Alerts(context)
     findings = Findings(context, alerts)
     health = HealthCheck(context, lag, findings)
@@ -237,8 +241,8 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
         "probe_workers": ProbeWorkers(context).run,
         "db_sync": DbSync(context, registrar).run,
         "reaper": Reaper(context, recorder).run,
-        "guardian": Guardian(context, findings).run,
+        "guardian": Guardian(context, findings, releases).run,
     }
     enabled = {name: loop for name, loop in loops.items() if getattr(settings.loops, name).enabled}
     door = build_application(context, recorder, registrar, Operator(context), health)
-    return Parts(context, ssh, fleet, recorder, door, lag, alerts, findings, enabled)
+    return Parts(context, ssh, fleet, recorder, door, lag, alerts, releases, findings, enabled)

@@ -26,6 +26,12 @@ class Bundle:
     content: bytes
     sha256: str
 
+    @classmethod
+    def read(cls, path: Path) -> Bundle:
+        """Return a bundle that was kept in a file. Raises OSError."""
+        content = path.read_bytes()
+        return cls(content, hashlib.sha256(content).hexdigest())
+
     @property
     def name(self) -> str:
         """File name on a node: releases stand side by side."""

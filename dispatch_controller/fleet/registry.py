@@ -49,7 +49,25 @@ class Fleet:
         self._clock = clock
         self._task_wrapper = task_wrapper
         self._members: dict[str, _Member] = {}
+        self._canary: tuple[str, Bundle] | None = None
         self._nursery: trio.Nursery | None = None
+
+    def release(self, wrapper: Bundle, canary: str | None, candidate: Bundle | None) -> None:
+        """Have all nodes run `wrapper`, but `canary`, which tries `candidate`.
+
+        Channels whose wrapper changes are opened anew; tasks do not notice.
+        """
+        before = {name: self._bundle(name).sha256 for name in self._members}
+        self._wrapper = wrapper
+        self._canary = (canary, candidate) if canary and candidate else None
+        for name, sha256 in before.items():
+            if self._bundle(name).sha256 != sha256:
+                self.reconnect(name, self._bundle(name))
+
+    def _bundle(self, name: str) -> Bundle:
+        if self._canary is not None and self._canary[0] == name:
+            return self._canary[1]
+        return self._wrapper
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the channels of all members, until cancelled."""
@@ -111,7 +129,7 @@ class Fleet:
         """Return the SHA-256 of the wrapper a node should run; None for a cluster's own."""
         member = self._members.get(name)
         ours = member is not None and isinstance(member.transport, ServeTransport)
-        return self._wrapper.sha256 if ours else None
+        return self._bundle(name).sha256 if ours else None
 
     async def check_connection(self, name: str) -> float:
         """Return the seconds an SSH node's pooled connection takes to answer.
@@ -134,7 +152,7 @@ class Fleet:
         if self._task_wrapper is not None:
             return PolledTransport(machine, root, self._owner, self._task_wrapper, self._clock)
         return ServeTransport(
-            machine, root, self._owner, self._wrapper,
+            machine, root, self._owner, self._bundle(node.name),
             partial(self._reporter, node.name), self._clock,
         )  # fmt: skip
 

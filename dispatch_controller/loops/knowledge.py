@@ -55,6 +55,10 @@ class Knowledge:
     """Node → probes answered in a row."""
     seen: dict[str, Observation] = field(default_factory=dict)
     """Lease → what its node last said of it."""
+    good_wrapper: str | None = None
+    """SHA-256 of the wrapper under which a task was completed last."""
+    failed_starts: list[str] = field(default_factory=list)
+    """Nodes whose wrapper failed to start a task, since the guardian looked."""
     cycles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task → path of the cycle that it is in."""
 

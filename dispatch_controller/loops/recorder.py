@@ -88,6 +88,9 @@ class Recorder:
         knowledge.endings.pop(lease, None)
         task_id = one.task.id
         if isinstance(one.verdict, Finish) and one.verdict.completed:
+            if seen.wrapper is not None and seen.wrapper != knowledge.good_wrapper:
+                knowledge.good_wrapper = seen.wrapper
+                self._context.wakes.guardian.set()
             knowledge.failed_on.pop(task_id, None)
             knowledge.last_error.pop(task_id, None)
             log.debug("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)

@@ -146,12 +146,19 @@ class Scheduling:
             "start not confirmed", task=claim.task.id, node=claim.node, error=outcome.message
         )
         context.knowledge.problems[claim.node] = outcome.message
+        self._wrapper_failed(claim.node)
         context.wakes.reaper.set()
+
+    def _wrapper_failed(self, node: str) -> None:
+        self._context.knowledge.failed_starts.append(node)
+        self._context.wakes.guardian.set()
 
     async def _refused(self, claim: Claim, refused: Refused) -> None:
         rule = rule_for(refused.reason)
         why = f"{claim.node} refused the start: {refused.message or refused.reason}"
         log.warning("start refused", task=claim.task.id, node=claim.node, reason=refused.reason)
+        if refused.reason == "wrapper_error":
+            self._wrapper_failed(claim.node)
         if rule.unfit:
             key = (claim.node, claim.executor)
             self._context.knowledge.unfit[key] = refused.message or refused.reason

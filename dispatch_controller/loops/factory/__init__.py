@@ -22,6 +22,7 @@ from dispatch_controller.factory.gaps import Gaps
 from dispatch_controller.factory.generator import Generator, GeneratorFailed
 from dispatch_controller.factory.model import Model
 from dispatch_controller.factory.openai import OpenAI
+from dispatch_controller.factory.sources import Fetch, fetch
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.factory.editor import Editor, Outcome
 from dispatch_controller.loops.factory.memory import Memory, Purse
@@ -50,13 +51,13 @@ class _Run:
 class Factory:
     """The factory loop. `run_once` works with the loop off."""
 
-    def __init__(self, context: Context, registrar: Registrar) -> None:
+    def __init__(self, context: Context, registrar: Registrar, fetch: Fetch = fetch) -> None:
         self._context = context
         self._memory = Memory(context)
         self._drafts = Drafts(context.settings.home / "drafts")
         self._projects = Projects(context, self._drafts)
         self._editor = Editor(context, registrar, self._memory, self._drafts)
-        self._research = Research(context, self._projects, self._memory)
+        self._research = Research(context, self._projects, self._memory, fetch)
         self._pauses = Pauses(context.settings.loops.factory.interval)
         self._generators = self._build(Purse(self._memory, context))
         self._told: set[tuple[str, str]] = set()

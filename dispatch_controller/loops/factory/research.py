@@ -16,7 +16,7 @@ from dispatch_controller.core.times import iso
 from dispatch_controller.factory import notes
 from dispatch_controller.factory.feeds import Item
 from dispatch_controller.factory.files import read_json, write_json
-from dispatch_controller.factory.sources import Fetched, SourceFailed, fetch
+from dispatch_controller.factory.sources import Fetch, Fetched, SourceFailed
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.factory.memory import Memory
 from dispatch_controller.loops.factory.projects import Projects
@@ -62,8 +62,9 @@ class _State:
 class Research:
     """Keeps `<home>/factory/research.json`: when the next one is due, and what was seen."""
 
-    def __init__(self, context: Context, projects: Projects, memory: Memory) -> None:
+    def __init__(self, context: Context, projects: Projects, memory: Memory, fetch: Fetch) -> None:
         self._context = context
+        self._fetch = fetch
         self._projects = projects
         self._memory = memory
         self.file = context.settings.home / "factory" / "research.json"
@@ -117,7 +118,7 @@ class Research:
 
         async def ask(name: str, source: Source, state: _State) -> None:
             try:
-                answers[name] = await fetch(
+                answers[name] = await self._fetch(
                     source, self._context.run_sync, state.etag, state.modified
                 )
             except SourceFailed as failed:

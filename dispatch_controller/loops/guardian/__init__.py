@@ -9,6 +9,7 @@ from dispatch_controller.loops.guardian.drift import Drift
 from dispatch_controller.loops.guardian.graph import Graph
 from dispatch_controller.loops.guardian.retries import auto_retry_failed_tasks
 from dispatch_controller.loops.guardian.tasks import check_deadletters, check_task_stuck
+from dispatch_controller.loops.rollout import Releases
 from dispatch_controller.runtime.cadence import Cadence
 from dispatch_controller.runtime.every import every
 from dispatch_controller.runtime.substeps import Substep, run_substeps
@@ -17,12 +18,14 @@ from dispatch_controller.runtime.substeps import Substep, run_substeps
 class Guardian:
     """The guardian loop (loops.md, Guardian)."""
 
-    def __init__(self, context: Context, findings: Findings) -> None:
+    def __init__(
+        self, context: Context, findings: Findings, releases: Releases | None = None
+    ) -> None:
         self._context = context
         self._findings = findings
         self._cadence = Cadence()
         self._graph = Graph(context, findings)
-        self._drift = Drift(context, findings)
+        self._drift = Drift(context, findings, releases)
         self._connections = Connections(context, findings)
 
     async def run(self) -> None:
@@ -45,6 +48,7 @@ class Guardian:
             "check_deadletters": lambda: check_deadletters(context, findings),
             "auto_retry_failed_tasks": lambda: auto_retry_failed_tasks(context),
             "check_drift": self._drift.check_drift,
+            "rollout": self._drift.rollout,
         }
         if self._cadence.due("wrapper", cycle, 10):
             substeps["check_wrapper_version"] = self._drift.check_wrapper_version

@@ -8,6 +8,7 @@ from dispatch_controller.core import checks
 from dispatch_controller.core.incidents import Finding, Severity
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.findings import Findings
+from dispatch_controller.loops.rollout import Releases
 
 log = structlog.get_logger(__name__)
 
@@ -15,8 +16,11 @@ log = structlog.get_logger(__name__)
 class Drift:
     """Compares what probes say with what is wanted."""
 
-    def __init__(self, context: Context, findings: Findings) -> None:
+    def __init__(
+        self, context: Context, findings: Findings, releases: Releases | None = None
+    ) -> None:
         self._context = context
+        self._releases = releases
         self._findings = findings
 
     async def check_drift(self) -> None:
@@ -27,6 +31,21 @@ class Drift:
             {key: why for key, why in knowledge.unfit.items() if key[0] in knowledge.nodes},
         )
         await self._findings.report("check_drift", found)
+
+    async def rollout(self) -> None:
+        """Follow a new wrapper: one node first, all after its first good task, or back."""
+        context, releases = self._context, self._releases
+        if releases is None:
+            return
+        failed, context.knowledge.failed_starts = context.knowledge.failed_starts, []
+        releases.choose(sorted(context.knowledge.alive(context.clock.wall())))
+        for node in failed:
+            await releases.start_failed(node)
+        await releases.task_done(context.knowledge.good_wrapper)
+        taken_back = releases.current.sha256 in releases.state.bad
+        await self._findings.report(
+            "rollout", [_taken_back(releases.current.sha256)] if taken_back else []
+        )
 
     async def check_wrapper_version(self) -> None:
         """A node whose wrapper is not the one it should run gets it: written beside, renamed."""
@@ -50,3 +69,14 @@ class Drift:
             )
             context.fleet.reconnect(node)
         await self._findings.report("check_wrapper_version", found)
+
+
+def _taken_back(sha256: str) -> Finding:
+    return Finding(
+        check="rollout",
+        key=f"wrapper:{sha256[:16]}",
+        severity=Severity.CRITICAL,
+        text=f"the new wrapper {sha256[:16]} failed two starts and was taken back: nodes keep the"
+        " one before it",
+        root="wrapper",
+    )
