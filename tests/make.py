@@ -75,19 +75,19 @@ def extras(executor: str = "glm") -> SpecExtras:
     return SpecExtras("hash", executor, None, 120)
 
 
-def insert_task(conn: Connection, id: str | None = "T1", **columns: Any) -> None:
+def insert_task(conn: Connection, /, id: str | None = "T1", **columns: Any) -> None:
     """Insert a row as any program might: lists become JSON, the rest is taken as it is."""
     values: Mapping[str, Any] = {"project": "p", "spec_file": f"/specs/p/{id}.md", **columns}
     _insert(conn, "tasks", {"id": id, **values})
 
 
-def insert_held(conn: Connection, id: str = "T1", **columns: Any) -> None:
+def insert_held(conn: Connection, /, id: str = "T1", **columns: Any) -> None:
     """A running row on n1, in its first attempt, unless told otherwise."""
     running = {"status": "running", "node": "n1", "attempt": 1, "lease_owner": LEASE}
     insert_task(conn, id, **{**running, "lease_expires_at": int(NOW) + 300, **columns})
 
 
-def insert_node(conn: Connection, name: str | None = "n1", **columns: Any) -> None:
+def insert_node(conn: Connection, /, name: str | None = "n1", **columns: Any) -> None:
     _insert(conn, "nodes", {"name": name, **columns})
 
 

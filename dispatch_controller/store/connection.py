@@ -5,12 +5,16 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 BUSY_TIMEOUT = 30_000
 """Milliseconds SQLite waits for a lock; fixed by the user (database.md)."""
+
+Connect = Callable[[Path], AbstractContextManager[sqlite3.Connection]]
+"""How a connection is come by: `get_db`, except for simulations."""
 
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -28,7 +32,9 @@ def get_db(path: Path) -> Iterator[sqlite3.Connection]:
     The connection is in autocommit; who writes says BEGIN and COMMIT. Raises sqlite3.Error; a
     missing file is an error and is not created.
     """
-    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0
+    )
     try:
         conn.row_factory = sqlite3.Row
         conn.text_factory = _text
@@ -44,9 +50,8 @@ def get_db(path: Path) -> Iterator[sqlite3.Connection]:
         conn.close()
 
 
-def _text(raw: bytes) -> str:
-    """Read a text: neighbours cut theirs off in the middle of a character."""
-    return raw.decode(errors="replace")
+_text = partial(str, encoding="utf-8", errors="replace")
+"""Reads a text: neighbours cut theirs off in the middle of a character."""
 
 
 def _enter_wal(conn: sqlite3.Connection) -> None:
@@ -57,7 +62,7 @@ def _enter_wal(conn: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
-            time.sleep(0.005)
+            time.sleep(0.001)  # neighbours that write without pause leave no longer gap
             continue
         if mode != "wal":  # not a neighbour's doing: the file system has no shared memory
             raise sqlite3.OperationalError(
