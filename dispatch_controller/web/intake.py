@@ -1,7 +1,7 @@
 """What every request passes before the application sees it: the gate, then its whole body.
 
 The body is read here, in time and within its limit, so that a slow or endless one ties up neither
-a handler nor memory. A state change that was taken in runs to its end even if its client hangs up.
+a handler nor memory. What was taken in runs to its end even if its client hangs up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from dispatch_controller.web.answers import error_body
-from dispatch_controller.web.auth import SAFE_METHODS, Caller, Gate, Refusal
+from dispatch_controller.web.auth import Caller, Gate, Refusal
 
 BODY_LIMIT = 1024 * 1024
 BODY_SECONDS = 20.0
@@ -66,39 +66,45 @@ class Door:
             await _refuse(refused or body, path, receive, send)  # type: ignore[arg-type]
             return
         scope[CALLER] = admitted
-        hears_hangup = method in SAFE_METHODS
-        exchange = _Exchange(body, receive if hears_hangup else None, send)
+        exchange = _Exchange(body, receive, send)
         await self._inside(scope, exchange.receive, exchange.send)
+        await exchange.finish()
 
 
 class _Exchange:
-    """Gives the body again, then, where it is asked for, what still comes: a hang-up.
+    """Gives the body again, then, to an open stream, the news that its client hung up.
 
-    None comes once the answer is complete: hypercorn tells one then too, and an application that
-    ends its tasks on it would cut hypercorn off before it has armed the keep-alive time-out.
+    Nothing else hears of that, so that every answer is sent to its end: hypercorn arms the
+    keep-alive time-out, and goes on with what a client sent ahead, only after a whole answer.
     """
 
-    def __init__(self, body: bytes, further: Receive | None, send: Send) -> None:
+    def __init__(self, body: bytes, further: Receive, send: Send) -> None:
         self._body: bytes | None = body
         self._further = further
         self._send = send
-        self._answered = False
+        self._streams = False
 
     async def receive(self) -> Message:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        if self._further is not None:
-            message = await self._further()
-            if not self._answered:
-                return message
-        await trio.sleep_forever()
-        raise AssertionError("unreachable")
+        message = await self._further()
+        if not self._streams:
+            await trio.sleep_forever()
+        return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._answered = True
+        if message["type"] == "http.response.start":
+            named = {bytes(name).lower() for name, _ in message.get("headers", ())}
+            self._streams = b"content-length" not in named
+        elif not message.get("more_body", False):
+            self._streams = False
         await self._send(message)
+
+    async def finish(self) -> None:
+        """End a stream that its client left."""
+        if self._streams:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _read_body(receive: Receive, *, keep: bool) -> bytes | Refusal:
