@@ -55,17 +55,25 @@ _text = partial(str, encoding="utf-8", errors="replace")
 
 
 def _enter_wal(conn: sqlite3.Connection) -> None:
-    """Set WAL. SQLite does not wait for a neighbour at the first switch, so ask until it is."""
+    mode = ask_until_free(conn, "PRAGMA journal_mode=WAL")
+    if mode != "wal":  # not a neighbour's doing: the file system has no shared memory
+        raise sqlite3.OperationalError(
+            f"the database stays in journal mode {mode}: WAL needs a disk of this machine"
+        )
+
+
+def ask_until_free(conn: sqlite3.Connection, sql: str) -> object:
+    """Return the first column of the first row, waiting for neighbours however long they take.
+
+    SQLite itself does not wait at the first switch to WAL, and elsewhere ever more seldom: who
+    writes without pause leaves gaps too short for that.
+    """
     while True:
         try:
-            mode = conn.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            row = conn.execute(sql).fetchone()
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
-            time.sleep(0.001)  # neighbours that write without pause leave no longer gap
-            continue
-        if mode != "wal":  # not a neighbour's doing: the file system has no shared memory
-            raise sqlite3.OperationalError(
-                f"the database stays in journal mode {mode}: WAL needs a disk of this machine"
-            )
-        return
+            time.sleep(0.001)
+        else:
+            return None if row is None else row[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dispatch_controller.store.connection import get_db
+from dispatch_controller.store.connection import ask_until_free, get_db
 
 TABLES = {
     "tasks": """
@@ -112,7 +112,11 @@ YOUNGER = frozenset({"guardian_events", "node_reputation", "peer_validations"})
 """Tables that an existing database may lack: what would use them is off."""
 
 
-class SchemaError(Exception):
+class DatabaseUnusable(Exception):
+    """The database cannot be used as it is; the text names the file and says what to do."""
+
+
+class SchemaError(DatabaseUnusable):
     """The database lacks what the controller needs; nothing was written to it."""
 
     def __init__(self, path: Path, missing: list[str]) -> None:
@@ -129,14 +133,20 @@ def prepare(path: Path) -> frozenset[str]:
     """Create the schema where the file is absent or empty (or has no table), else check it.
 
     Returns the younger tables that an existing database lacks. Raises SchemaError, naming every
-    table and column missing, and sqlite3.Error where the file is no database.
+    table and column missing, and DatabaseUnusable where the file is no database, or is damaged,
+    or cannot be written.
     """
-    if not path.exists():
-        path.touch(mode=0o600)
-    if path.stat().st_size == 0 or _has_no_tables(path):
-        _create(path)
-    with _look(path) as conn:
-        return _check(conn, path)
+    try:
+        if not path.exists():
+            path.touch(mode=0o600)
+        if path.stat().st_size == 0 or _has_no_tables(path):
+            _create(path)
+        with _look(path) as conn:
+            return _check(conn, path)
+    except (sqlite3.Error, OSError) as error:
+        raise DatabaseUnusable(
+            f"{path}: {error}; `dispatch-controller doctor` says what to do"
+        ) from error
 
 
 def _has_no_tables(path: Path) -> bool:
@@ -148,8 +158,11 @@ def _has_no_tables(path: Path) -> bool:
 @contextmanager
 def _look(path: Path) -> Iterator[sqlite3.Connection]:
     """Open without writing anything, not even the journal mode: the file may not be ours."""
-    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0)
     try:
+        conn.execute("BEGIN")
+        ask_until_free(conn, "SELECT 1 FROM sqlite_master")  # from here on: one snapshot
         yield conn
     finally:
         conn.close()
