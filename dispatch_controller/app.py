@@ -26,6 +26,7 @@ from dispatch_controller.fleet.ssh_settings import SshSettings
 from dispatch_controller.home import (
     Controller,
     Home,
+    HomeError,
     lock_home,
     owner_id,
     remove_controller,
@@ -55,11 +56,11 @@ from dispatch_controller.service.notify import watchdog
 from dispatch_controller.settings import Settings
 from dispatch_controller.store import endings
 from dispatch_controller.store.checkpoint import truncate_wal
-from dispatch_controller.store.schema import prepare
+from dispatch_controller.store.schema import DatabaseUnusable, prepare
 from dispatch_controller.store.store import Store
 from dispatch_controller.web.application import build_application
 from dispatch_controller.web.intake import Door
-from dispatch_controller.web.server import serve
+from dispatch_controller.web.server import ListenError, serve
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +86,7 @@ class Parts:
 def run(settings: Settings) -> int:
     """Run the controller on its home until SIGTERM or SIGINT; return the exit status.
 
-    Raises HomeError (HomeInUse), SchemaError and PortInUse, each saying what to do.
+    Raises HomeError (HomeInUse) where it cannot start, saying what to do.
     """
     home = Home(settings.home)
     home.prepare()
@@ -99,11 +100,26 @@ def run(settings: Settings) -> int:
             absent = prepare(home.database)
             if absent:
                 log.warning("tables missing: what uses them is off", tables=sorted(absent))
+            if not home.nodes.exists():
+                log.warning(f"no {home.nodes}: nothing runs until it is written (or made by init)")
             trio.run(_main, settings, home, absent)
+        except DatabaseUnusable as error:
+            raise HomeError(str(error)) from error
+        except ExceptionGroup as group:
+            refused, rest = group.split(ListenError)
+            if refused is None or rest is not None:
+                raise
+            raise HomeError(_first_text(refused)) from group
         finally:
             remove_controller(home)
             close_logging()
     return 0
+
+
+def _first_text(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 async def _main(settings: Settings, home: Home, absent: frozenset[str]) -> None:

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from dispatch_controller.store.connection import get_db
-from dispatch_controller.store.schema import TABLES, YOUNGER, SchemaError, prepare
+from dispatch_controller.store.schema import (
+    TABLES,
+    YOUNGER,
+    DatabaseUnusable,
+    SchemaError,
+    prepare,
+)
 
 NEEDED = sorted(set(TABLES) - YOUNGER)
 
@@ -188,7 +194,7 @@ def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(tmp_path: Pat
     path = tmp_path / "dispatch.db"
     path.write_text("these are not the rows you are looking for\n" * 50)
     before = digest(path)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(DatabaseUnusable, match="not a database"):
         prepare(path)
     assert digest(path) == before
 
