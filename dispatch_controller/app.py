@@ -46,6 +46,8 @@ from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.registrar import Registrar
 from dispatch_controller.loops.rollout import Releases
 from dispatch_controller.loops.scheduling import Scheduling
+from dispatch_controller.loops.ways import recall_ways
+from dispatch_controller.loops.workers import WorkerRegistry
 from dispatch_controller.model import Observation
 from dispatch_controller.runtime.clock import ClockWatch, SystemClock
 from dispatch_controller.runtime.lag import Lag
@@ -151,6 +153,7 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
         await infrastructure.start(parts.fleet.run, name="fleet")
         infrastructure.start_soon(parts.lag.watch, name="event loop lag")
         context.knowledge.endings |= await context.store.read(endings.standing)
+        await recall_ways(context)
         await parts.findings.load()
         parts.releases.apply()
         url = await infrastructure.start(_serve, parts, drained, name="web")
@@ -223,6 +226,7 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
     def told(node: str, seen: Sequence[Observation]) -> None:
         recorders[0].take(node, seen)  # the recorder needs the fleet, and the fleet this
 
+    workers = WorkerRegistry()
     fleet = Fleet(
         ssh=ssh,
         owner=owner_id(home),
@@ -230,6 +234,8 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
         reporter=told,
         clock=clock,
         task_wrapper=None if settings.task_wrapper == "own" else settings.task_wrapper,
+        workers=workers,
+        api_token=None if settings.api_token is None else settings.api_token.get_secret_value(),
     )
     context = Context(
         store=store,
@@ -241,6 +247,7 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
         catalog=SpecCatalog(settings.home),
         rng=random.Random(),  # noqa: S311 - jitter, no secret
         token=lambda: secrets.token_hex(4),
+        workers=workers,
         started_at=clock.wall(),
     )
     recorder = Recorder(context)

@@ -19,6 +19,11 @@ from dispatch_controller.settings_sections import Generator
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\s/:\x00-\x1f]+$")
 ]
+POLLS = "poll"
+"""`worker_url` of a node whose worker only polls (docs/workers.md)."""
+WorkerUrl = Annotated[
+    str, StringConstraints(max_length=500, pattern=r"^(poll|https?://[^\s/?#@]+/?)$")
+]
 Gate = Literal["exit", "changed", "conflict_markers", "verify", "min_duration", "no_todo"]
 DEFAULT_GATES: tuple[Gate, ...] = ("exit", "changed", "conflict_markers", "verify")
 
@@ -41,7 +46,8 @@ class NodeEntry(_Entry):
     executor: str = "glm"
     priority: int = 2
     work_dir: Annotated[str, Field(min_length=1)] = "~/dispatch"
-    worker_url: str | None = None
+    worker_url: WorkerUrl | None = None
+    """Where its HTTP worker listens; or POLLS."""
 
 
 class ProjectFactory(_Entry):

@@ -33,11 +33,16 @@ class Progress:
     files_at: float
 
     def seen(self, now: float, seen: Observation) -> Progress:
-        """Return the progress after one more observation."""
+        """Return the progress after one more observation.
+
+        Older HTTP workers tell none of these: then nothing says that the task stands still.
+        """
         cpu, log_at = seen.cpu_seconds or 0.0, seen.log_at or 0.0
         log_size, files_at = seen.log_size or 0, seen.files_at or 0.0
+        silent = (seen.cpu_seconds, seen.log_at, seen.log_size, seen.files_at) == (None,) * 4
         moved = (
-            cpu - self.cpu >= CPU_MOVED
+            silent
+            or cpu - self.cpu >= CPU_MOVED
             or cpu < self.cpu  # a child that had used it has ended
             or log_at > self.log_at
             or log_size != self.log_size

@@ -27,6 +27,10 @@ _RULES = {
     "executor_missing": RefusalRule(Cause.EXECUTOR, hold=5.0, unfit=True),
     "bad_order": RefusalRule(Cause.SPEC, fails=True),
     "wrapper_error": RefusalRule(Cause.NODE, hold=30.0),
+    # Of HTTP workers (fleet/worker.py):
+    "no_slot": RefusalRule(Cause.NODE, hold=5.0),
+    "unreachable": RefusalRule(Cause.NODE, hold=5.0),
+    "unauthorized": RefusalRule(Cause.NODE, hold=60.0),
 }
 
 

@@ -73,8 +73,11 @@ Verdict = Confirm | Beat | Finish | GiveBack | Known | Stale | Nothing
 
 
 def judge(task: Task | None, seen: Observation, endings: Mapping[str, EndedByUs]) -> Verdict:
-    """Return what `seen` means for `task` (the row with its id, if there is one)."""
-    if task is None or task.project != seen.project:
+    """Return what `seen` means for `task` (the row with its id, if there is one).
+
+    HTTP workers tell no project: ids are unique over all of them.
+    """
+    if task is None or seen.project not in ("", task.project):
         return Stale("no such task in the database")
     if seen.lease is None:
         if not _fits_without_lease(task, seen):

@@ -12,12 +12,13 @@ from dispatch_controller import executors
 from dispatch_controller.doctor.finding import Finding, error, warning
 from dispatch_controller.doctor.node_script import SCRIPT, NodeAnswer, read_answer
 from dispatch_controller.fleet.bundle import Bundle, build
+from dispatch_controller.fleet.http import worker_token
 from dispatch_controller.fleet.local import LocalMachine
 from dispatch_controller.fleet.ssh import SshMachine
 from dispatch_controller.fleet.ssh_service import SshService
 from dispatch_controller.fleet.ssh_settings import SshSettings
 from dispatch_controller.fleet.transport import Machine, NodeUnfit, TransportLost
-from dispatch_controller.node_files import NodeEntry
+from dispatch_controller.node_files import POLLS, NodeEntry
 from dispatch_controller.runtime.clock import Clock
 from dispatch_controller.runtime.threads import RunSync
 from dispatch_controller.settings import Settings
@@ -49,8 +50,10 @@ async def check_nodes(nodes: Sequence[NodeEntry], bench: Bench) -> list[Finding]
         await infrastructure.start(service.run)
 
         async def check(node: NodeEntry) -> None:
+            if node.worker_url == POLLS:
+                return  # it is never called: whether it lives, its polls tell
             if node.worker_url is not None:
-                found[node.name] += await _check_worker(node, node.worker_url)
+                found[node.name] += await _check_worker(node, node.worker_url, bench.settings)
             else:
                 found[node.name] += await _check_machine(node, _machine(node, service), bench)
 
@@ -67,11 +70,17 @@ def _machine(node: NodeEntry, service: SshService) -> Machine:
     return SshMachine(service, node.name, node.ssh_host)
 
 
-async def _check_worker(node: NodeEntry, url: str) -> list[Finding]:
+async def _check_worker(node: NodeEntry, url: str, settings: Settings) -> list[Finding]:
     address = url.rstrip("/") + "/v1/health"
+    token = settings.api_token
+    shown = (
+        {}
+        if token is None
+        else {"Authorization": f"Bearer {worker_token(token.get_secret_value(), node.name)}"}
+    )
     try:
         async with httpx.AsyncClient(timeout=WORKER_TIMEOUT) as http:
-            answer = await http.get(address)
+            answer = await http.get(address, headers=shown)
     except (httpx.HTTPError, httpx.InvalidURL) as failed:
         text = f"its worker does not answer at {address}: {failed or type(failed).__name__}"
         fix = f"start the worker there, or mend worker_url; then: curl {address}"

@@ -71,6 +71,34 @@ def observe(node: str, task: object, offset: float) -> Observation:
     )
 
 
+def task_fields(seen: Observation) -> dict[str, Any]:
+    """Return the Task that `observe` reads (its inverse, with no offset between the clocks)."""
+    status = {
+        "status": seen.state.value,
+        **{name: getattr(seen, name) for name in _STATUS},
+        "outside": list(seen.outside),
+        "gates": dict(seen.gates),
+    }
+    return {
+        **{name: getattr(seen, name) for name in _TASK},
+        "cpu": seen.cpu_seconds,
+        "pgid": seen.pid,
+        "broken": seen.state is RunState.UNKNOWN,
+        "status": {name: value for name, value in status.items() if value not in (None, [], {})},
+    }
+
+
+_STATUS = (
+    "exit_code", "reason", "error", "started_at", "completed_at", "git_branch", "git_push_ok",
+    "artifact_hash", "files_changed", "loc_added", "loc_removed", "salvage",
+    "rate_limited_until", "wrapper",
+)  # fmt: skip
+_TASK = (
+    "project", "folder", "task_id", "lease", "attempt", "alive", "heartbeat_at", "log_at",
+    "log_size", "files_at", "waiting_input", "log_file",
+)  # fmt: skip
+
+
 def instant(value: object) -> float | None:
     """Return Unix seconds for a number or an ISO 8601 text; None for anything else."""
     number = _number(value)

@@ -6,23 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import httpx
 import trio
 
 from dispatch_controller.fleet.bundle import Bundle
+from dispatch_controller.fleet.http import new_client, worker_token
 from dispatch_controller.fleet.local import LocalMachine
 from dispatch_controller.fleet.polled import PolledTransport
 from dispatch_controller.fleet.serve import ServeTransport
 from dispatch_controller.fleet.ssh import SshMachine, SshService
 from dispatch_controller.fleet.transport import Machine, TransportLost
+from dispatch_controller.fleet.worker import WorkerDirectory, WorkerTransport
 from dispatch_controller.model import Node, Observation
 from dispatch_controller.runtime.clock import Clock
 
 
 @dataclass(slots=True)
 class _Member:
-    ssh_host: str | None
-    work_dir: str
-    transport: ServeTransport | PolledTransport
+    node: Node
+    by_worker: bool
+    transport: ServeTransport | PolledTransport | WorkerTransport
     scope: trio.CancelScope
 
 
@@ -31,6 +34,7 @@ class Fleet:
 
     `reporter` takes a node's name and what it told unasked, which may be nothing at all.
     `task_wrapper`: path of the nodes' own `task-wrapper.sh`; None for ours, `wrapper`.
+    `workers` says which nodes are served by their HTTP workers; `api_token` is the controller's.
     """
 
     def __init__(
@@ -41,7 +45,12 @@ class Fleet:
         reporter: Callable[[str, Sequence[Observation]], None],
         clock: Clock,
         task_wrapper: str | None = None,
+        workers: WorkerDirectory | None = None,
+        api_token: str | None = None,
     ) -> None:
+        self._workers = workers
+        self._api_token = api_token
+        self._http: httpx.AsyncClient | None = None
         self._ssh = ssh
         self._owner = owner
         self._wrapper = wrapper
@@ -80,6 +89,10 @@ class Fleet:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+                if self._http is not None:
+                    with trio.CancelScope(shield=True):
+                        await self._http.aclose()
+                    self._http = None
 
     def update(self, nodes: Sequence[Node]) -> None:
         """Take in new nodes, let go of those that are gone, rebuild where the way has changed.
@@ -87,37 +100,41 @@ class Fleet:
         Tasks on the nodes do not notice. Disabled nodes stay: what runs there is still watched.
         """
         rows = {node.name: node for node in nodes}
-        for name, member in list(self._members.items()):
-            node = rows.get(name)
-            if node is None or (node.ssh_host, node.work_dir) != (
-                member.ssh_host,
-                member.work_dir,
-            ):
-                member.scope.cancel()
-                del self._members[name]
-        for name, node in rows.items():
-            if name not in self._members:
-                member = _Member(
-                    node.ssh_host, node.work_dir, self._build(node), trio.CancelScope()
-                )
-                self._members[name] = member
-                if self._nursery is not None:
-                    self._nursery.start_soon(_keep, member, name=f"node {name}")
+        for name in self._members.keys() - rows.keys():
+            self._members.pop(name).scope.cancel()
+        for node in nodes:
+            self._follow(node)
 
-    def transport(self, name: str) -> ServeTransport | PolledTransport | None:
+    def _follow(self, node: Node) -> _Member:
+        """Return the member for a node, rebuilt where the way to it has changed."""
+        by_worker = self._workers is not None and self._workers.serves(node.name)
+        member = self._members.get(node.name)
+        if member is not None:
+            before = (member.node.ssh_host, member.node.work_dir, member.by_worker)
+            if before == (node.ssh_host, node.work_dir, by_worker):
+                member.node = node
+                return member
+            member.scope.cancel()
+        member = _Member(node, by_worker, self._build(node, by_worker), trio.CancelScope())
+        self._members[node.name] = member
+        if self._nursery is not None:
+            self._nursery.start_soon(_keep, member, name=f"node {node.name}")
+        return member
+
+    def transport(self, name: str) -> ServeTransport | PolledTransport | WorkerTransport | None:
         """Return the way to a node; None for one that is not in the last update."""
         member = self._members.get(name)
-        return None if member is None else member.transport
+        return None if member is None else self._follow(member.node).transport
 
     def machine(self, name: str) -> Machine | None:
-        """Return the host behind a node, to bring code to it; None where it is not known."""
+        """Return the host behind a node, to bring code to it; None where there is none to reach."""
         member = self._members.get(name)
         return None if member is None else member.transport.machine
 
     def root(self, name: str) -> str | None:
         """Return the node's work_dir as the transports use it."""
         member = self._members.get(name)
-        return None if member is None else work_root(member.work_dir)
+        return None if member is None else work_root(member.node.work_dir)
 
     def reconnect(self, name: str, wrapper: Bundle | None = None) -> None:
         """Open a node's channel anew, now; with another release of the wrapper where given."""
@@ -142,7 +159,11 @@ class Fleet:
             raise TransportLost(name, "is not reached by SSH")
         return await machine.check()
 
-    def _build(self, node: Node) -> ServeTransport | PolledTransport:
+    def _build(
+        self, node: Node, by_worker: bool
+    ) -> ServeTransport | PolledTransport | WorkerTransport:
+        if by_worker and self._workers is not None:
+            return self._build_worker(node, self._workers)
         machine: Machine
         if node.ssh_host is None:
             machine = LocalMachine(node.name)
@@ -154,6 +175,14 @@ class Fleet:
         return ServeTransport(
             machine, root, self._owner, self._bundle(node.name),
             partial(self._reporter, node.name), self._clock,
+        )  # fmt: skip
+
+    def _build_worker(self, node: Node, workers: WorkerDirectory) -> WorkerTransport:
+        if self._http is None:
+            self._http = new_client()
+        return WorkerTransport(
+            node.name, work_root(node.work_dir), workers, self._http, self._clock,
+            None if self._api_token is None else worker_token(self._api_token, node.name),
         )  # fmt: skip
 
 

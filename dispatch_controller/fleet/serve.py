@@ -192,8 +192,12 @@ class ServeTransport:
 
     async def start(self, order: StartOrder) -> StartOutcome:
         """Start one attempt. An answer that is lost, late or unreadable is `Unknown`."""
+        return await self.start_fields(order_fields(order))
+
+    async def start_fields(self, order: Mapping[str, Any]) -> StartOutcome:
+        """As `start`, for an order in the form of the wrapper's protocol, which checks it."""
         try:
-            result = await self._ask("start", self._limits.start, order=order_fields(order))
+            result = await self._ask("start", self._limits.start, order=order)
             outcome = result.get("outcome")
             if outcome == "running":
                 return Started(self._seen("start", result))

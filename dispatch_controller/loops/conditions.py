@@ -15,7 +15,7 @@ def conditions(context: Context, now: float) -> Conditions:
     knowledge = context.knowledge
     return Conditions(
         extras=context.catalog.extras,
-        alive=knowledge.alive(now),
+        alive=knowledge.alive(now) - context.workers.waiting,
         failed_on=dict(knowledge.failed_on),
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,

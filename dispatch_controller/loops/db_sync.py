@@ -9,6 +9,7 @@ import structlog
 from dispatch_controller.home import Home
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.registrar import Registrar
+from dispatch_controller.loops.ways import follow_ways
 from dispatch_controller.node_files import NodeEntry, read_nodes, read_projects
 from dispatch_controller.runtime.every import every
 from dispatch_controller.runtime.substeps import run_substeps
@@ -90,6 +91,7 @@ class DbSync:
         if list(context.knowledge.nodes.values()) != rows:
             context.knowledge.nodes = {row.name: row for row in rows}
             context.wakes.scheduling.set()
+        await follow_ways(context)
         context.fleet.update(rows)
 
     async def sync_specs(self) -> None:

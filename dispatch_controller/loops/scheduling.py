@@ -18,6 +18,7 @@ from dispatch_controller.loops.conditions import conditions, refresh
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.orders import NoOrder
 from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.loops.ways import follow_ways
 from dispatch_controller.model import (
     Cause,
     Claim,
@@ -58,6 +59,7 @@ class Scheduling:
     async def step(self, cycle: int) -> None:
         """One pass: read, decide, claim; then hand the claims to a task that pushes them."""
         context = self._context
+        await follow_ways(context)
         found = await self._read_pass()
         context.knowledge.nodes = {node.name: node for node in found.nodes}
         if not found.placements:
@@ -119,7 +121,8 @@ class Scheduling:
             if isinstance(order, NoOrder):
                 await self._fail(claim, Cause.SPEC, order.why)
                 return
-            if context.workers.pulls(claim.node, context.clock.wall()):
+            workers = context.workers
+            if workers.serves(claim.node) and workers.pulls(claim.node, context.clock.wall()):
                 return  # it fetches its claims by /v1/poll
             transport = context.fleet.transport(claim.node)
             if transport is None:

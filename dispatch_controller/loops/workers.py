@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+from dispatch_controller.fleet.listing import RunningTask
+from dispatch_controller.node_files import POLLS
 
 HEARD_WITHIN = 60.0
 """Seconds for which a heartbeat names a way to a node, and a poll keeps pushes away from it."""
+REMEMBERED = 3600.0
+"""Seconds for which it is kept which claims were handed out, or will not be any more."""
 DEFAULT_PORT = 8081
 MOST = 2000
 """Workers remembered; the one that was silent longest goes first."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A task that a worker says it runs. Times in seconds."""
-
-    task_id: str
-    lease_owner: str | None = None
-    elapsed: float | None = None
-    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +31,8 @@ class Worker:
     cpu: float | None = None
     mem: float | None = None
     running_tasks: tuple[RunningTask, ...] = ()
+    listed_at: float | None = None
+    """When it last said what it runs."""
     last_poll: float | None = None
     clock_skew: float | None = None
     """Its clock minus ours, as of its last message that carried a time."""
@@ -65,7 +62,12 @@ class WorkerRegistry:
 
     configured: Mapping[str, str] = field(default_factory=dict)
     """Node → worker_url of nodes.json, which outranks what the worker says."""
+    waiting: frozenset[str] = frozenset()
+    """Nodes whose way will change once they hold no task: they get no new one until then."""
     _workers: dict[str, Worker] = field(default_factory=dict)
+    _serving: dict[str, bool] = field(default_factory=dict)
+    _handed: dict[str, float] = field(default_factory=dict)
+    _withdrawn: dict[str, float] = field(default_factory=dict)
 
     def heard(self, said: Message) -> Worker:
         """Take in a message; what it does not say stays as it was."""
@@ -77,7 +79,7 @@ class WorkerRegistry:
             if (value := getattr(said, name)) is not None
         }
         if said.running_tasks is not None:
-            fresh["running_tasks"] = tuple(said.running_tasks)
+            fresh |= {"running_tasks": tuple(said.running_tasks), "listed_at": said.at}
         if said.sent_at is not None:
             fresh["clock_skew"] = said.sent_at - said.at
         if said.poll:
@@ -101,23 +103,79 @@ class WorkerRegistry:
         """Return where the node takes /v1/execute: nodes.json, else a heartbeat within 60 s."""
         configured = self.configured.get(node)
         if configured is not None:
-            return configured
+            return None if configured == POLLS else configured
         worker = self._workers.get(node)
         if worker is None or now - worker.last_seen > HEARD_WITHIN:
             return None
         return worker.url or None
 
     def pulls(self, node: str, now: float) -> bool:
-        """Whether the node polled within 60 s: then nothing is ever pushed to it."""
+        """Whether the node polled within 60 s, or only ever polls: nothing is pushed to it."""
         worker = self._workers.get(node)
         polled = None if worker is None else worker.last_poll
-        return polled is not None and now - polled <= HEARD_WITHIN
+        recently = polled is not None and now - polled <= HEARD_WITHIN
+        return recently or self.configured.get(node) == POLLS
+
+    # --- which nodes are served by their worker (nodes.md, Transports)
+
+    def serves(self, node: str) -> bool:
+        """Whether the way to the node is its HTTP worker. It changes while it holds no task."""
+        return self._serving.get(node, False)
+
+    def changing(self, nodes: Iterable[str], now: float) -> set[str]:
+        """Return the nodes whose way is not the one that it would be chosen now."""
+        return {node for node in nodes if self.wanted(node, now) != self._serving.get(node)}
+
+    def decided(self, node: str) -> bool:
+        """Whether a way was ever chosen for the node."""
+        return node in self._serving
+
+    def remember(self, ways: Mapping[str, bool]) -> None:
+        """Have these nodes served by their worker (True) or directly."""
+        self._serving |= ways
+
+    def wanted(self, node: str, now: float) -> bool:
+        """Whether the node's way would be its worker, if it were chosen now."""
+        if node in self.configured:
+            return True
+        return self.url(node, now) is not None or self.pulls(node, now)
+
+    # --- claims that a polling worker fetches
+
+    def hand(self, lease: str, now: float) -> bool:
+        """Note that a claim is handed out now; False where it must not be any more."""
+        if self.withdrawn(lease):
+            return False
+        _forget(self._handed, now)
+        self._handed.pop(lease, None)
+        self._handed[lease] = now
+        return True
+
+    def handed(self, lease: str) -> float | None:
+        """Return when the claim was last handed out by this process."""
+        return self._handed.get(lease)
+
+    def withdrawn(self, lease: str) -> bool:
+        """Whether the claim was taken back."""
+        return lease in self._withdrawn
+
+    def withdraw(self, lease: str, now: float) -> None:
+        """Have the claim handed out no more."""
+        _forget(self._withdrawn, now)
+        self._withdrawn.setdefault(lease, now)
 
     def shown_url(self, worker: Worker) -> str:
         """Return the address that /v1/workers tells."""
-        return self.configured.get(worker.node_id) or worker.url
+        configured = self.configured.get(worker.node_id)
+        return worker.url if configured in (None, POLLS) else configured
 
 
 def _own_url(address: str) -> str:
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}:{DEFAULT_PORT}"
+
+
+def _forget(times: dict[str, float], now: float) -> None:
+    """Drop what is older than an hour; the oldest stand first."""
+    while times and now - next(iter(times.values())) > REMEMBERED:
+        del times[next(iter(times))]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from dispatch_controller.core import ids
 from dispatch_controller.core.times import parse_iso
+from dispatch_controller.fleet.observation import observe
 from dispatch_controller.model import Observation, RunState, Task
 from dispatch_controller.web.worker_messages import Result, TaskReport, Time
 
@@ -45,7 +47,7 @@ def observation(
     if ended is not None and report.lease_owner is not None and task.started_at is not None:
         ended = max(ended, task.started_at)  # its lease proves the attempt, whatever its clock
     metrics = result.metrics or {}
-    return Observation(
+    seen = Observation(
         node=report.node_id,
         project=task.project,
         folder=ids.folder_name(task.id),
@@ -63,6 +65,25 @@ def observation(
         loc_added=_count(metrics.get("loc_added")),
         loc_removed=_count(metrics.get("loc_removed")),
     )
+    return seen if report.task is None else _with_details(seen, report.task, clock_skew)
+
+
+_DETAILS = (
+    "exit_code", "reason", "error", "started_at", "log_file", "git_branch", "git_push_ok",
+    "artifact_hash", "files_changed", "loc_added", "loc_removed", "gates", "outside", "salvage",
+    "rate_limited_until", "wrapper",
+)  # fmt: skip
+
+
+def _with_details(seen: Observation, task: dict[str, Any], clock_skew: float | None) -> Observation:
+    """Add what our own worker tells of the same end: the verdicts of its wrapper."""
+    try:
+        more = observe(seen.node, task, -(clock_skew or 0.0))
+    except ValueError:
+        return seen
+    if (more.task_id, more.lease, more.state) != (seen.task_id, seen.lease, seen.state):
+        return seen
+    return replace(seen, **{name: getattr(more, name) for name in _DETAILS})
 
 
 def _end(report: TaskReport, result: Result) -> tuple[RunState, str | None, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from quart import Blueprint, Response
@@ -11,10 +12,11 @@ from quart_schema import tag_blueprint
 from dispatch_controller.core import ids
 from dispatch_controller.core.reports import Finish, Known, Stale
 from dispatch_controller.core.times import iso
+from dispatch_controller.fleet.listing import RunningTask, observe_listed
 from dispatch_controller.fleet.worker_payload import execute_fields
 from dispatch_controller.loops import orders
 from dispatch_controller.loops.orders import NoOrder
-from dispatch_controller.loops.workers import HEARD_WITHIN, Message, RunningTask, Worker
+from dispatch_controller.loops.workers import HEARD_WITHIN, Message, Worker
 from dispatch_controller.model import Observation, RunState, Task
 from dispatch_controller.store import nodes, tasks, views
 from dispatch_controller.store.reports import Recorded
@@ -108,7 +110,7 @@ async def workers() -> Response:
                     "cpu": worker.cpu,
                     "mem": worker.mem,
                     "running_tasks": [
-                        {name: getattr(task, name) for name in RunningTask.__slots__}
+                        {name: getattr(task, name) for name in _SHOWN}
                         for task in worker.running_tasks
                     ],
                     "last_seen": iso(worker.last_seen),
@@ -140,7 +142,9 @@ async def _hear(here: Parts, said: Heartbeat, *, poll: bool) -> Worker:
             mem=said.mem,
             running_tasks=None
             if running is None
-            else [RunningTask(t.task_id, t.lease_owner, t.elapsed, t.timeout) for t in running],
+            else [
+                RunningTask(t.task_id, t.lease_owner, t.elapsed, t.timeout, t.task) for t in running
+            ],
             sent_at=unix(said.timestamp),
             poll=poll,
         )
@@ -170,12 +174,12 @@ async def _renew(here: Parts, worker: Worker) -> list[str]:
 
 
 def _alive(worker: Worker, running: RunningTask, task: Task) -> Observation:
-    return Observation(
-        node=worker.node_id,
+    """Return what a worker's listing says: that the task lives, and from newer ones how."""
+    seen = observe_listed(worker.node_id, running, worker.last_seen, -(worker.clock_skew or 0.0))
+    return replace(
+        seen,
         project=task.project,
         folder=ids.folder_name(task.id),
-        task_id=task.id,
-        lease=running.lease_owner,
         attempt=None,
         state=RunState.RUNNING,
         alive=True,
@@ -193,18 +197,26 @@ def _unwanted(here: Parts, one: Recorded) -> bool:
 async def _claimed(here: Parts, node: str, most: int | None) -> list[dict[str, Any]]:
     context = here.context
     row = context.knowledge.nodes.get(node)
-    if row is None:
+    if row is None or not context.workers.serves(node):
         return []
     claims = [
         claim
         for claim in await context.store.read(views.claims_of, node)
         if claim.lease_owner not in context.knowledge.in_flight
         and claim.lease_owner not in context.knowledge.endings
+        and not context.workers.withdrawn(claim.lease_owner)
     ][:most]
     built: Sequence[Any] = await orders.build(context, claims) if claims else []
+    ready = [order for order in built if not isinstance(order, NoOrder)]
+    # Once more: building took time, in which a claim may have been taken back.
     return [
-        execute_fields(order, row.work_dir) for order in built if not isinstance(order, NoOrder)
+        execute_fields(order, row.work_dir)
+        for order in ready
+        if context.workers.hand(order.lease, here.now)
     ]
+
+
+_SHOWN = ("task_id", "lease_owner", "elapsed", "timeout")
 
 
 def _accepted(one: Recorded) -> tuple[bool, str]:

@@ -27,6 +27,8 @@ class Running(Message):
     lease_owner: Lease | None = None
     elapsed: Number | None = None
     timeout: Number | None = None
+    task: dict[str, Any] | None = Field(default=None, description="from newer workers: a Task of "
+                                        "docs/wrapper-protocol.md")  # fmt: skip
 
 
 class Heartbeat(Message):
@@ -68,6 +70,8 @@ class TaskReport(Message):
     timestamp: Time | None = None
     lease_owner: Lease | None = None
     attempt: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    task: dict[str, Any] | None = Field(default=None, description="from newer workers: a Task of "
+                                        "docs/wrapper-protocol.md")  # fmt: skip
 
 
 class Beaten(BaseModel):

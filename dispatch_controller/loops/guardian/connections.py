@@ -33,7 +33,8 @@ class Connections:
         context = self._context
         async with trio.open_nursery() as nursery:
             for node in context.knowledge.nodes.values():
-                if node.enabled and node.ssh_host is not None:
+                by_worker = context.workers.serves(node.name)
+                if node.enabled and node.ssh_host is not None and not by_worker:
                     nursery.start_soon(self._check, node.name, name=f"ssh {node.name}")
         await self._findings.report(
             "check_ssh_connection",
