@@ -100,7 +100,7 @@ def split(answer: str, *, whole: bool = True) -> list[Candidate]:
     if _OPEN.search(text):
         return _between_tags(text)
     starts = [found.start() for found in _START.finditer(text)]
-    ends = [*starts[1:], len(text)]
+    ends = [*starts, len(text)][1:]
     pieces = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         piece = text[start:end].rstrip()

@@ -1,92 +1,22 @@
-"""One call of a model over HTTP: bounded in time and size, read however it ended."""
+"""Reading what model endpoints answer: rate limits, server-sent events, JSON of any shape."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import httpx
-import trio
-
 from dispatch_controller.core.times import parse_iso
-from dispatch_controller.settings_sections import is_loopback
 
 ANSWER_LIMIT = 4 * 1024 * 1024
-"""Bytes of an answer; a connection that sends more is closed."""
-CONNECT_TIMEOUT = 10.0
+"""Bytes of an answer at most."""
 LONGEST_WAIT = 86_400.0
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _RESETS = re.compile(r"(?:anthropic|x)-ratelimit-.*reset|(?:anthropic|x)-ratelimit-reset.*")
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came over the connection. `broken` says why it is not the whole, None if it is."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    broken: str | None = None
-
-
-class Unreachable(Exception):
-    """No connection was made, or it broke before an answer began: nothing was charged."""
-
-    def __init__(self, reason: str, *, sent: bool) -> None:
-        super().__init__(reason)
-        self.sent = sent
-        """The request may have been worked on."""
-
-
-async def post(
-    url: str,
-    headers: Mapping[str, str],
-    body: Mapping[str, Any],
-    *,
-    timeout: float,  # noqa: ASYNC109 - what came until then is the result
-) -> Reply:
-    """Send `body` as JSON and return the reply. Raises Unreachable."""
-    status, got, content, broken = 0, {}, bytearray(), None
-    with trio.move_on_after(timeout) as scope:
-        try:
-            async with (
-                httpx.AsyncClient(
-                    timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-                    trust_env=not is_loopback(httpx.URL(url).host),
-                    follow_redirects=False,
-                ) as client,
-                client.stream(
-                    "POST", url, json=dict(body), headers={**headers, "accept-encoding": "identity"}
-                ) as response,
-            ):
-                status = response.status_code
-                got = {name.lower(): value for name, value in response.headers.items()}
-                if got.get("content-encoding", "identity") != "identity":
-                    return Reply(status, got, b"", "is compressed although nobody asked for that")
-                async for piece in response.aiter_raw():
-                    content += piece
-                    if len(content) > ANSWER_LIMIT:
-                        broken = f"is larger than {ANSWER_LIMIT} bytes"
-                        break
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(
-                f"cannot be reached: {error or type(error).__name__}", sent=False
-            ) from error
-        except httpx.HTTPError as error:
-            broken = f"broke off: {error or type(error).__name__}"
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Unreachable(f"{url}: {error}", sent=False) from error
-    if scope.cancelled_caught:
-        broken = f"did not end within {timeout:g} s"
-    if not status:
-        raise Unreachable(f"gave no answer: it {broken}", sent=True)
-    return Reply(status, got, bytes(content), broken)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -13,8 +13,8 @@ import trio
 
 from dispatch_controller.core import candidates
 from dispatch_controller.factory import endpoint
-from dispatch_controller.factory.endpoint import Reply, Unreachable
 from dispatch_controller.factory.generator import Generated, GeneratorFailed, Request
+from dispatch_controller.factory.http import Reply, Unreachable, exchange
 from dispatch_controller.factory.prompt import render
 from dispatch_controller.runtime.clock import Clock
 from dispatch_controller.runtime.threads import RunSync
@@ -146,11 +146,13 @@ class Model:
         if refusal is not None:
             raise GeneratorFailed(refusal)
         try:
-            reply = await endpoint.post(
+            reply = await exchange(
+                "POST",
                 base(settings.base_url) + call.path,
-                call.headers,
-                call.body,
                 timeout=settings.timeout,
+                limit=endpoint.ANSWER_LIMIT,
+                headers={"accept-encoding": "identity", **call.headers},
+                json=call.body,
             )
         except Unreachable as error:
             if error.sent:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
-import httpx
-import trio
+from typing import Protocol
 
 from dispatch_controller.factory import feeds
 from dispatch_controller.factory.endpoint import load, pick, text_of
 from dispatch_controller.factory.feeds import FeedRefused, Item, line
+from dispatch_controller.factory.http import Unreachable, exchange
 from dispatch_controller.factory.programs import run_program
 from dispatch_controller.runtime.threads import RunSync
-from dispatch_controller.settings_sections import Source, is_loopback
+from dispatch_controller.settings_sections import Source
 
 TIMEOUT = 20.0
 """Seconds for one source."""
@@ -37,6 +35,18 @@ class Fetched:
     changed: bool = True
 
 
+class Fetch(Protocol):
+    """`fetch`, or what stands in for the network where there is none."""
+
+    async def __call__(
+        self,
+        source: Source,
+        run_sync: RunSync,
+        etag: str | None = None,
+        modified: str | None = None,
+    ) -> Fetched: ...
+
+
 async def fetch(
     source: Source, run_sync: RunSync, etag: str | None = None, modified: str | None = None
 ) -> Fetched:
@@ -48,16 +58,28 @@ async def fetch(
         headers["if-none-match"] = etag
     if modified:
         headers["if-modified-since"] = modified
-    status, got, content = await _get(url, params, headers)
-    if status == 304:
+    try:
+        reply = await exchange(
+            "GET",
+            url,
+            timeout=TIMEOUT,
+            limit=feeds.LARGEST,
+            headers=headers,
+            params=params,
+            redirects="authorization" not in headers,
+        )
+    except Unreachable as error:
+        raise SourceFailed(f"{url} {error}") from error
+    if reply.status == 304:
         return Fetched([], etag, modified, changed=False)
-    if status != 200:
-        raise SourceFailed(f"{url} answered {status}")
+    if reply.status != 200 or reply.broken is not None:
+        raise SourceFailed(f"{url} answered {reply.status}, {reply.broken or 'nothing to read'}")
+    got = reply.headers
     try:
         if source.kind == "feed":
-            items = await run_sync(feeds.parse, content, got.get("content-type", ""))
+            items = await run_sync(feeds.parse, reply.body, got.get("content-type", ""))
         else:
-            items = await run_sync(_found, content)
+            items = await run_sync(_found, reply.body)
     except FeedRefused as error:
         raise SourceFailed(f"{url}: {error}") from error
     return Fetched(items, got.get("etag"), got.get("last-modified"))
@@ -73,36 +95,6 @@ def _request(source: Source) -> tuple[str, dict[str, str], dict[str, str]]:
     if token:
         headers["authorization"] = f"Bearer {token}"
     return url, {"q": source.query or "", "sort": "updated", "per_page": "30"}, headers
-
-
-async def _get(
-    url: str, params: Mapping[str, str], headers: Mapping[str, str]
-) -> tuple[int, Mapping[str, str], bytes]:
-    content = bytearray()
-    status: int = 0
-    got: dict[str, str] = {}
-    with trio.move_on_after(TIMEOUT) as scope:
-        try:
-            async with (
-                httpx.AsyncClient(
-                    timeout=httpx.Timeout(None, connect=TIMEOUT / 2),
-                    trust_env=not is_loopback(httpx.URL(url).host),
-                    follow_redirects="authorization" not in headers,
-                    max_redirects=5,
-                ) as client,
-                client.stream("GET", url, params=params or None, headers=dict(headers)) as response,
-            ):
-                status = response.status_code
-                got = {name.lower(): value for name, value in response.headers.items()}
-                async for piece in response.aiter_bytes():
-                    content += piece
-                    if len(content) > feeds.LARGEST:
-                        raise SourceFailed(f"{url} sends more than {feeds.LARGEST} bytes")
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise SourceFailed(f"{url}: {error or type(error).__name__}") from error
-    if scope.cancelled_caught:
-        raise SourceFailed(f"{url} did not answer within {TIMEOUT:g} s")
-    return status, got, bytes(content)
 
 
 def _found(content: bytes) -> list[Item]:

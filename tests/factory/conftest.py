@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from conftest import run_inline
 from dispatch_controller.catalog import SpecCatalog
 from dispatch_controller.core.times import iso
+from dispatch_controller.factory.sources import Fetch, fetch
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.factory import Factory
 from dispatch_controller.loops.registrar import Registrar
@@ -78,6 +78,7 @@ class Bench:
         self._run_sync = run_sync
         self.settings = Settings.model_validate({"home": home, "factory": factory})
         self.projects: dict[str, Any] = {}
+        self.fetch: Fetch = fetch
         self.restart()
 
     def restart(self) -> None:
@@ -94,7 +95,7 @@ class Bench:
         )
         self.context = context
         self.registrar = Registrar(context)
-        self.factory = Factory(context, self.registrar)
+        self.factory = Factory(context, self.registrar, self.fetch)
 
     def project(self, name: str, **entry: Any) -> Path:  # noqa: ANN401
         """Add a project with an empty checkout to projects.json; return the checkout."""
@@ -161,10 +162,8 @@ async def bench(tmp_path: Path, nursery: trio.Nursery) -> MakeBench:
 
 
 @pytest.fixture
-async def mock_bench(
-    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> MakeBench:
-    """Make a bench on the mock clock."""
+async def mock_bench(tmp_path: Path, nursery: trio.Nursery) -> MakeBench:
+    """Make a bench for the mock clock: the test itself has to ask for `autojump_clock`."""
     prepare(tmp_path / "dispatch.db")
     store = Store(tmp_path / "dispatch.db", run_inline)
     await nursery.start(store.run)

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trio
 
 from dispatch_controller.core.spec import Spec, parse
 from tests.factory.conftest import Bench, HandClock, MakeBench
@@ -244,7 +245,7 @@ async def test_ignored_files_of_a_repository_are_passed_over(bench: MakeBench) -
     write(
         root, {".gitignore": "made/\n", "made/x.py": "# TODO: not mine\n", "a.py": "# TODO: mine\n"}
     )
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    await trio.run_process(["git", "init", "-q"], cwd=root)
     await made.cycle()
     assert made.generated() == ["G1-01-mine"]
 

@@ -87,7 +87,7 @@ class Research:
         due = await self.due()
         if due > now + interval:  # the clock was set back
             due = 0.0
-        if not sources or now < due:
+        if not sources or not self._projects.entries or now < due:
             return 0
         following = now + interval
         if due:
