@@ -18,7 +18,15 @@ from dispatch_controller.loops.operator import NotFound, NotPossible, Operator
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.registrar import Registrar
 from dispatch_controller.store.writer import StoreClosed
-from dispatch_controller.web import api_fleet, api_streams, api_tasks, factory, health, v1
+from dispatch_controller.web import (
+    api_fleet,
+    api_streams,
+    api_tasks,
+    dashboard,
+    factory,
+    health,
+    v1,
+)
 from dispatch_controller.web.answers import Problem, error_answer
 from dispatch_controller.web.auth import Gate
 from dispatch_controller.web.intake import BODY_LIMIT, Door
@@ -71,6 +79,7 @@ def build_application(
     _describe(app, bearer=not context.settings.loopback)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    dashboard.install(app, context)
     app.before_request(require_json)
     app.after_request(_guard_answer)
     app.register_error_handler(Problem, _problem)

@@ -48,9 +48,7 @@ def desk() -> Desk:
     return cast(Desk, current_app.extensions[EXTENSION])
 
 
-async def show(
-    template: str, at: str, values: dict[str, Any], status: int = 200
-) -> Response:
+async def show(template: str, at: str, values: dict[str, Any], status: int = 200) -> Response:
     """Return a page; `at` is its entry in the navigation."""
     return await desk().pages.page(template, {"now": parts().now, "at": at, **values}, status)
 

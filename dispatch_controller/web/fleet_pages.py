@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dispatch_controller.core.times import parse_iso
 from dispatch_controller.model import Probe
 from dispatch_controller.store import events, pages
 from dispatch_controller.store.pages import Reputation
 from dispatch_controller.web.node_rows import node_rows
-from dispatch_controller.web.overview import health, loops
+from dispatch_controller.web.overview import health, loops, state_of
 from dispatch_controller.web.parts import Parts
 from dispatch_controller.web.task_pages import event_line
 
@@ -22,23 +23,11 @@ class NodeCard:
     state: str
     """One of well, lost, out, off and unknown: its mark and colour."""
     words: str
+    seen_at: float | None
     probe: Probe | None
     reputation: Reputation | None
     unfit: tuple[tuple[str, str], ...]
     """(executor, why it cannot run here)."""
-
-
-def state_of(row: dict[str, Any]) -> tuple[str, str]:
-    """Return how a node is: a key for its mark, and words."""
-    if not row["enabled"]:
-        return "off", "disabled"
-    if row["quarantined"]:
-        return "out", f"in quarantine: {row['quarantine_reason'] or 'no reason given'}"
-    if row["reachable"]:
-        return "well", "answers"
-    if row["last_error"]:
-        return "lost", f"does not answer: {row['last_error']}"
-    return "unknown", "has not answered yet"
 
 
 async def nodes(here: Parts) -> dict[str, Any]:
@@ -54,7 +43,8 @@ def _card(here: Parts, row: dict[str, Any], reputation: Reputation | None) -> No
     unfit = tuple(
         (executor, why) for (node, executor), why in sorted(knowledge.unfit.items()) if node == name
     )
-    return NodeCard(row, *state_of(row), knowledge.probes.get(name), reputation, unfit)
+    seen_at = parse_iso(row["last_seen"])
+    return NodeCard(row, *state_of(row), seen_at, knowledge.probes.get(name), reputation, unfit)
 
 
 async def condition(here: Parts) -> dict[str, Any]:

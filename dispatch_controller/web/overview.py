@@ -85,7 +85,8 @@ class Overview:
             found[name] = await source.get()
 
         async def gather_fleet() -> None:
-            found["nodes"] = await node_rows(self._context, here.now)
+            rows = await node_rows(self._context, here.now)
+            found["nodes"] = [(row, *state_of(row)) for row in rows]
             found["health"] = await health(here)
 
         async with trio.open_nursery() as nursery:
@@ -165,6 +166,19 @@ async def health(here: Parts) -> Health:
         tuple(sorted(incidents, key=lambda one: (-one.severity, one.opened_at))),
         tuple(sorted(standing, key=lambda one: (-one.severity, one.check, one.key))),
     )
+
+
+def state_of(row: dict[str, Any]) -> tuple[str, str]:
+    """Return how a node is: a key for its mark, and words."""
+    if not row["enabled"]:
+        return "off", "disabled"
+    if row["quarantined"]:
+        return "out", f"in quarantine: {row['quarantine_reason'] or 'no reason given'}"
+    if row["reachable"]:
+        return "well", "answers"
+    if row["last_error"]:
+        return "lost", f"does not answer: {row['last_error']}"
+    return "unknown", "has not answered yet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,9 @@ from dispatch_controller.core import ids
 from dispatch_controller.runtime.threads import RunSync
 from dispatch_controller.web import words
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy of every page: nothing inline, nothing from elsewhere."""
 
@@ -68,9 +60,7 @@ class Pages:
             span=words.span, size=words.size, count=words.count, shortened=words.shortened
         )
 
-    async def page(
-        self, template: str, values: dict[str, Any], status: int = 200
-    ) -> Response:
+    async def page(self, template: str, values: dict[str, Any], status: int = 200) -> Response:
         """Return a page. A worker thread renders it: a large one takes longer than a step may."""
         text = await self._run_sync(self._environment.get_template(template).render, values)
         # A neighbour's half surrogate must not end the answer.

@@ -130,7 +130,6 @@ async def task(here: Parts, task_id: str) -> dict[str, Any]:
     }
 
 
-
 def event_line(event: Event) -> EventLine:
     """Return an event with its details as text; what says nothing is left out."""
     details = tuple(

@@ -59,7 +59,9 @@ def size(octets: float | None) -> str:
         return "–"
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(octets) < 1024:
-            return f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
+            return (
+                f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
+            )
         octets /= 1024
     return f"{octets:.1f} TiB"
 
@@ -78,7 +80,7 @@ def change(now: float, before: float) -> str | None:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return `text` with its middle left out where it is longer than `most`: ends tell ids apart."""
+    """Return `text`, its middle left out where it is longer than `most`: ends tell ids apart."""
     if len(text) <= most:
         return text
     tail = (most - 1) // 2
