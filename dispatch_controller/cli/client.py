@@ -149,7 +149,9 @@ def task_path(task_id: str, *more: str) -> str:
 
 
 @contextmanager
-def connect(home: Path | None, url: str | None) -> Iterator[Client]:
+def connect(
+    home: Path | None, url: str | None, timeout: httpx.Timeout = _TIMEOUT
+) -> Iterator[Client]:
     """Give a client of the controller at `url`, else of the one that runs on the home.
 
     Raises Failure when none is known to run.
@@ -164,7 +166,7 @@ def connect(home: Path | None, url: str | None) -> Iterator[Client]:
         verify = _own_certificate(load_settings(home))
     # A proxy from the environment must not come between this machine and itself.
     with httpx.Client(
-        base_url=address, timeout=_TIMEOUT, trust_env=not local, verify=verify
+        base_url=address, timeout=timeout, trust_env=not local, verify=verify
     ) as http:
         yield Client(http, home, f"the controller at {found}")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.text import Text
 
@@ -21,6 +22,8 @@ from dispatch_controller.logs import close_logging, configure_logging
 from dispatch_controller.runtime.clock import SystemClock
 from dispatch_controller.settings_sources import absolute, default_home
 
+PATIENCE = httpx.Timeout(10)
+"""A controller that takes longer to say how it is, is not well."""
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
@@ -74,7 +77,7 @@ def _look(root: Path, migrate: bool) -> Report:
 def _asker(root: Path) -> Ask:
     def ask(path: str) -> tuple[int, Any]:
         try:
-            with connect(root, None) as client:
+            with connect(root, None, PATIENCE) as client:
                 answer = client.raw("GET", path)
             return answer.status_code, answer.json()
         except Failure as failure:

@@ -14,6 +14,7 @@ import typer
 from dispatch_controller.cli.exit_codes import ExitCode, Failure
 from dispatch_controller.cli.options import HomeOption, JsonOption
 from dispatch_controller.cli.output import clean, print_json
+from dispatch_controller.home import Home, lock_home
 from dispatch_controller.service.launchd import Launchd
 from dispatch_controller.service.service import (
     Manager,
@@ -56,6 +57,7 @@ def install(
             for argv in manager.commands():
                 typer.echo(shlex.join(argv))
         else:
+            _need_free_home(manager, load_settings(home).home)
             manager.install(_tell)
 
 
@@ -121,6 +123,14 @@ def _manager(
             raise ServiceError("--system is for systemd; a launchd agent is its user's")
         return Launchd(service, uid=os.getuid())
     return Systemd(service, system=system)
+
+
+def _need_free_home(manager: Manager, root: Path) -> None:
+    """Raise HomeInUse where a controller that is no service runs: the service would not start."""
+    ours = root.is_dir() and root.stat().st_uid == os.geteuid()
+    if ours and not manager.status().running:
+        with lock_home(Home(root)):
+            pass
 
 
 def _tell(line: str) -> None:

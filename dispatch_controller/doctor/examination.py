@@ -38,6 +38,9 @@ def examine(root: Path, *, clock: Clock, ask: Ask, migrate: bool = False) -> Rep
     controller will do with what the former programs left.
     """
     place = Home(root)
+    not_ours = home.foreign(place)
+    if not_ours is not None:
+        return Report((not_ours,), running=False)
     try:
         settings = load_settings(root)
     except SettingsError as failed:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ class Holder:
     pid: int
     command: str
     """Its command line, or its name where that cannot be read."""
+
+
+Looker = Callable[[list[Path]], Iterable[Holder]]
 
 
 def check_holders(home: Home, ours: Collection[int]) -> Iterator[Finding]:
@@ -69,8 +72,8 @@ def holders(database: Path) -> list[Holder]:
     there = [path for path in files if path.exists()]
     if not there:
         return []
-    found = _from_proc(there) if (_PROC / "self/fd").is_dir() else _from_lsof(there)
-    return [holder for holder in found if holder.pid != os.getpid()]
+    look: Looker = _from_proc if (_PROC / "self/fd").is_dir() else _from_lsof
+    return [holder for holder in look(there) if holder.pid != os.getpid()]
 
 
 def _from_proc(files: list[Path]) -> Iterator[Holder]:
@@ -121,6 +124,6 @@ def _from_lsof(files: list[Path]) -> list[Holder]:
 
 
 def _ps(pid: int) -> str:
-    argv = ["ps", "-o", "command=", "-p", str(pid)]
+    argv = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     return done.stdout.strip() or "(ended)"

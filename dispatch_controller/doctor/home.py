@@ -17,6 +17,18 @@ LEAST_FREE = 100 * 1024 * 1024
 _KEYS = ("id_rsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk")
 
 
+def foreign(home: Home) -> Finding | None:
+    """Return the finding for a home of another user: what doctor makes there would be in the way.
+
+    Only its owner can take the lock without leaving a file that the owner cannot open.
+    """
+    if not home.root.is_dir() or home.root.stat().st_uid == os.geteuid():
+        return None
+    owner = home.root.owner()
+    command = f"sudo -u {owner} dispatch-controller doctor --home {home.root}"
+    return error("home", home.root, f"belongs to {owner}, who has to run doctor", command)
+
+
 def check_home(home: Home) -> Iterator[Finding]:
     """The folder, its parts, its disk, and the id that tasks on nodes carry."""
     root = home.root

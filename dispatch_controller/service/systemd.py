@@ -99,6 +99,7 @@ class Systemd:
         ]
 
     def install(self, tell: Tell) -> None:
+        self._need_home()
         content = self.content()
         if read_file(self.file) == content and self.status().running:
             tell(f"{UNIT} is installed and running already")
@@ -147,6 +148,17 @@ class Systemd:
             state=f"{active} ({shown.get('SubState', 'dead')})",
             file=self.file,
         )
+
+    def _need_home(self) -> None:
+        home = Home(self._service.home)
+        if not self._system:
+            home.prepare()
+        elif not home.root.is_dir():
+            # Made by root it would be root's, and the service would be too.
+            raise ServiceError(
+                f"there is no {home.root}: make it as the user who is to run the service, with "
+                f"dispatch-controller init, and then name it with --home"
+            )
 
     def _argv(self, *words: str) -> list[str]:
         return ["systemctl", *([] if self._system else ["--user"]), *words]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from dispatch_controller.home import Home
+from dispatch_controller.home import Home, lock_home
 from tests.cli.conftest import Run
 from tests.service.standin import launchctl, systemctl
 
@@ -59,6 +60,19 @@ def test_install_status_and_uninstall(
     for _ in range(2):
         assert run("service", "uninstall", *options).code == 0
     assert not file.exists()
+
+
+def test_a_controller_started_by_hand_must_end_first(
+    run: Run, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = systemctl(tmp_path, monkeypatch)
+    with lock_home(home):
+        result = run("service", "install", "--platform", "systemd")
+        assert result.code == 75
+        assert f"pid {os.getpid()}" in result.err
+        # The one that runs may also be the service itself.
+        program.set(active=True)
+        assert run("service", "install", "--platform", "systemd").code == 0
 
 
 def test_what_the_manager_refuses_is_one_message_and_1(

@@ -167,3 +167,12 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, program: StandI
     manager = Systemd(service(tmp_path), system=False, folder=tmp_path / "file")
     with pytest.raises(ServiceError, match="file"):
         manager.install(lambda _: None)
+
+
+def test_a_unit_of_the_machine_needs_a_home_that_is_there(tmp_path: Path, program: StandIn) -> None:
+    missing = Service(tmp_path / "none", ("run",), 30)
+    with pytest.raises(ServiceError, match="dispatch-controller init"):
+        Systemd(missing, system=True, folder=tmp_path / "units").install(lambda _: None)
+    assert not (tmp_path / "none").exists()
+    Systemd(missing, system=False, folder=tmp_path / "units").install(lambda _: None)
+    assert (tmp_path / "none").is_dir()
