@@ -185,8 +185,10 @@ class Controller:
         lines = (self.home / "logs" / "controller.log").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
-    def errors(self) -> list[dict[str, Any]]:
-        return [line for line in self.log() if line["level"] in ("error", "critical")]
+    def errors(self) -> list[str]:
+        """Return what was logged as an error, each as readable text."""
+        wrong = [line for line in self.log() if line["level"] in ("error", "critical")]
+        return ["\n".join(f"{key}: {value}" for key, value in line.items()) for line in wrong]
 
 
 def _close(process: subprocess.Popen[str]) -> None:
