@@ -73,6 +73,16 @@ class Task:
     visibility_timeout: int
     updated_at: float | None
     estimated_minutes: int
+    artifact_patch: str | None = None
+    """Where an ended attempt's work was saved: a branch `salvage/…`, or a path on its node."""
+
+    @property
+    def holding(self) -> str:
+        """What tells this attempt from all others: its lease, or the id where it has none.
+
+        Old programs started tasks without a lease.
+        """
+        return self.lease_owner or self.id
 
     def leased(self, now: float) -> bool:
         """Whether a live lease (a back-off among them) keeps schedulers away."""

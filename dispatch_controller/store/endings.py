@@ -19,7 +19,7 @@ def add(conn: Connection, now: float, task: Task, ending: EndedByUs) -> None:
 
 
 def standing(conn: Connection) -> dict[str, EndedByUs]:
-    """Return by lease what is still to be ended: read once, at the start of the process."""
+    """Return by `Task.holding` what is still to be ended: read once, at the process's start."""
     held = {task.id: task for task in tasks.in_status(conn, *HELD)}
     found: dict[str, EndedByUs] = {}
     if not held:
@@ -27,8 +27,8 @@ def standing(conn: Connection) -> dict[str, EndedByUs]:
     for task_id, wishes in events.of_types(conn, sorted(held), [EVENT]).items():
         for wish in wishes:
             lease = wish.details.get("lease")
-            if isinstance(lease, str) and lease == held[task_id].lease_owner:
-                found[lease] = EndedByUs(
+            if lease == held[task_id].lease_owner:
+                found[held[task_id].holding] = EndedByUs(
                     cause_from(wish.details.get("cause")),
                     str(wish.details.get("why")),
                     bool(wish.details.get("cancelled")),

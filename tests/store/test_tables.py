@@ -298,6 +298,13 @@ def test_a_wish_to_end_stands_while_its_lease_is_held(conn: Connection) -> None:
     assert endings.standing(conn) == {LEASE: cancelled}
 
 
+def test_tasks_without_a_lease_are_ended_each_by_itself(conn: Connection) -> None:
+    insert_held(conn, "T1", lease_owner=None)
+    insert_held(conn, "T2", lease_owner=None)
+    endings.add(conn, NOW, held("T1", lease_owner=None), EndedByUs(Cause.TASK, "stuck"))
+    assert endings.standing(conn) == {"T1": EndedByUs(Cause.TASK, "stuck")}
+
+
 def test_a_wish_that_cannot_be_read_stops_no_start(conn: Connection) -> None:
     insert_held(conn)
     events.add(conn, NOW, "ending", task_id="T1", lease=LEASE, cause="whim")

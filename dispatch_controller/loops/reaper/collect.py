@@ -87,8 +87,8 @@ class Collector:
         for task in held:
             lease = task.lease_owner or ""
             seen = told.get(lease) or broken.get(task.id)
-            if lease in in_flight:
-                continue
+            if lease in in_flight or task.holding in self._context.knowledge.endings:
+                continue  # what is to end is dealt with where it is ended: it never runs again
             if task.status is TaskStatus.CLAIMED:
                 if seen is None or seen.state is RunState.UNKNOWN:
                     await settle(self._context, self._recorder, task)

@@ -33,9 +33,8 @@ GRACE = 30.0
 
 async def end(context: Context, task: Task, ending: EndedByUs) -> None:
     """Have the process of a held task ended; what its node then says is recorded with `ending`."""
-    lease = task.lease_owner or ""
     await context.store.write(endings.add, context.clock.wall(), task, ending)
-    context.knowledge.endings[lease] = ending
+    context.knowledge.endings[task.holding] = ending
     context.wakes.reaper.set()
 
 
@@ -45,11 +44,10 @@ async def finish_endings(context: Context, recorder: Recorder) -> None:
     if not wanted:
         return
     held = await context.store.read(tasks.in_status, *HELD)
-    leases = {task.lease_owner for task in held}
-    for lease in wanted.keys() - leases:
-        context.knowledge.endings.pop(lease, None)
+    for ended in wanted.keys() - {task.holding for task in held}:
+        context.knowledge.endings.pop(ended, None)
     for task in held:
-        ending = wanted.get(task.lease_owner or "")
+        ending = wanted.get(task.holding)
         if ending is not None and task.lease_owner not in context.knowledge.in_flight:
             await _finish(context, recorder, task, ending)
 
@@ -88,5 +86,5 @@ async def _write_end(context: Context, task: Task, ending: EndedByUs) -> None:
             Ending(completed=False, error=ending.why),
             {"cause": Cause(ending.cause), "reason": "killed", "error": ending.why},
         )  # fmt: skip
-    context.knowledge.endings.pop(lease, None)
+    context.knowledge.endings.pop(task.holding, None)
     context.wakes.scheduling.set()
