@@ -12,10 +12,10 @@ from dispatch_controller.store import board
 
 def conditions(context: Context, now: float) -> Conditions:
     """Return it as it is now; the value does not change later."""
-    knowledge = context.knowledge
+    knowledge, workers = context.knowledge, context.workers
     return Conditions(
         extras=context.catalog.extras,
-        alive=knowledge.alive(now) - context.workers.waiting,
+        alive=knowledge.alive(now) - workers.waiting - workers.changing(knowledge.nodes, now),
         failed_on=dict(knowledge.failed_on),
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,

@@ -17,7 +17,7 @@ import trio
 from tests.web.serving import Serving
 
 WORKERS = 50
-TASKS = 200
+TASKS = 120
 SLOTS = 2
 
 
@@ -36,6 +36,7 @@ class Played:
     sent: list[dict[str, Any]] = field(default_factory=list)
 
     async def live(self) -> None:
+        await self.fetch()  # before it beats: one that polls is never pushed to
         while not self.record.done.is_set():
             await self.beat()
             await self.fetch()
@@ -122,9 +123,8 @@ class Record:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_the_database_says_what_was_accepted(door: Serving, seed: int) -> None:
-    rng = random.Random(seed)
+async def test_the_database_says_what_was_accepted(door: Serving) -> None:
+    rng = random.Random(1)
     ids = [f"T{n:03}" for n in range(TASKS)]
     record = Record(frozenset(rng.sample(ids, TASKS // 3)))
     for n in range(WORKERS):
@@ -151,8 +151,8 @@ async def test_the_database_says_what_was_accepted(door: Serving, seed: int) -> 
         last = [lease for ended, lease, _ in record.accepted if ended == task][-1]
         assert (row["status"], row["lease_owner"]) == ("completed", last)
         assert row["node"] == record.ran[last]
-        told = [kind for kind in door.event_types(task) if kind != "stale_report"]
-        told = [kind for kind in told if kind != "task_running"]
+        passing = ("stale_report", "task_running")
+        told = [kind for kind in door.event_types(task) if kind not in passing]
         again = ["task_failed", "operator_retry", "task_claimed"]
         assert told == [
             "task_registered", "task_claimed", *(again if task in record.fails_first else []),
