@@ -62,10 +62,12 @@ async def exchange(
     timeout: float,
     body: Mapping[str, Any] | None = None,
     query: Mapping[str, str | int] | None = None,
+    most: int = MOST_ANSWER,
 ) -> Answer:
     """Send a request and return its answer, whatever its status.
 
-    `timeout` is for the whole exchange, in seconds. Raises NotSent and NoAnswer.
+    `timeout` is for the whole exchange, in seconds; `most` are the bytes of the answer that are
+    read. Raises NotSent and NoAnswer.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with trio.move_on_after(timeout):
@@ -73,7 +75,7 @@ async def exchange(
             async with client.stream(
                 method, url, json=body, params=query, headers=headers
             ) as response:
-                return Answer(response.status_code, _object(await _content(response)))
+                return Answer(response.status_code, _object(await _content(response, most)))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSent(f"no connection to {url}: {_said(error)}") from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -83,12 +85,12 @@ async def exchange(
     raise NoAnswer(f"{url}: no answer within {timeout:g} s")
 
 
-async def _content(response: httpx.Response) -> bytes:
+async def _content(response: httpx.Response, most: int) -> bytes:
     content = bytearray()
     async for chunk in response.aiter_bytes():
         content += chunk
-        if len(content) > MOST_ANSWER:
-            raise NoAnswer(f"{response.url}: the answer is larger than {MOST_ANSWER} bytes")
+        if len(content) > most:
+            raise NoAnswer(f"{response.url}: the answer is larger than {most} bytes")
     return bytes(content)
 
 

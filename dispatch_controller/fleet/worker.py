@@ -368,6 +368,7 @@ _REFUSALS = {
     400: "bad_order",
     401: "unauthorized",
     403: "unauthorized",
+    413: "bad_order",
     429: "no_slot",
 }
 """Answers to /v1/execute that say clearly that nothing was started, nor will be."""

@@ -1,0 +1,1 @@
+"""A worker of our own: serves a node by HTTP, polling or listening (docs/workers.md)."""
