@@ -17,6 +17,7 @@ from dispatch_controller.cli import (
     service,
     status,
     tasks,
+    worker,
 )
 
 app = typer.Typer(
@@ -66,3 +67,4 @@ app.command()(local.config)
 app.command()(doctor.doctor)
 app.command()(init.init)
 app.command()(restore.restore)
+app.command()(worker.worker)
