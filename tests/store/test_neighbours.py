@@ -143,15 +143,16 @@ async def test_five_neighbours_that_write_without_pause(store: Store, db_path: P
     await store.write(insert_task, "shared", updated_at=0)
     with neighbours(WRITES_WITHOUT_PAUSE, db_path, 5) as crowd:
         with trio.fail_after(60):
-            await write_many(store, 10, 12)
-            assert (await store.read(tasks.counts))["pending"] == 121
+            await write_many(store, 10, 5)
+            assert (await store.read(tasks.counts))["pending"] == 51
         counts = await in_thread(stop, crowd)
     assert min(counts) > 0
-    assert written(db_path) == (120, sum(counts), sum(counts))
+    assert written(db_path) == (50, sum(counts), sum(counts))
     assert store.stats.last_error is None
-    assert store.stats.units == 121
+    assert store.stats.units == 51
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_not_in_wal_mode_is_taken_over_while_a_neighbour_writes(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
