@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
 
 from dispatch_controller.core.times import iso, parse_iso
 from dispatch_controller.model import Node
@@ -37,10 +40,20 @@ def all_nodes(conn: Connection, *, reputation: bool = True) -> list[Node]:
         rows = conn.execute(
             "SELECT *, 0 AS is_out, NULL AS out_for FROM nodes WHERE name IS NOT NULL ORDER BY name"
         )
-    return [_node(row) for row in rows]
+    return [_node(_columns(row)) for row in rows]
 
 
-def _node(row: sqlite3.Row) -> Node:
+_COLUMNS = (
+    "name", "ssh_host", "slots", "api_mode", "work_dir", "running_count", "last_seen", "enabled",
+    "executor", "priority", "is_out", "out_for",
+)  # fmt: skip
+_columns: Callable[[sqlite3.Row], tuple[object, ...]] = itemgetter(*_COLUMNS)
+
+
+@lru_cache(maxsize=1024)  # every pass reads them all, and hardly one has changed
+def _node(columns: tuple[object, ...]) -> Node:
+    row: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=True))
+
     def text(name: str, default: str) -> str:
         return default if row[name] is None else str(row[name])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from dispatch_controller.core.plan import KnownTask, Plan
 from dispatch_controller.store import events, transitions
@@ -16,22 +17,28 @@ def known(conn: Connection) -> list[KnownTask]:
         "SELECT id, project, spec_file, spec_hash, status, depends_on, modifies, exclusive,"
         " priority, max_retries, estimated_minutes FROM tasks ORDER BY id"
     )
-    return [
-        KnownTask(
-            id=row["id"],
-            project=row["project"],
-            spec_file=row["spec_file"],
-            spec_hash=row["spec_hash"],
-            status=status_from(row["status"]),
-            depends_on=() if row["depends_on"] == "[]" else strings(row["depends_on"]),
-            modifies=strings(row["modifies"]) or (),
-            exclusive=bool(row["exclusive"]),
-            priority=whole(row["priority"], 2),
-            max_retries=whole(row["max_retries"], 2),
-            estimated_minutes=whole(row["estimated_minutes"], 30),
-        )
-        for row in rows
-    ]
+    return [_known(*row) for row in rows]
+
+
+@lru_cache(maxsize=16384)  # this is asked every 30 s, and hardly a row is another then
+def _known(
+    task_id: str, project: str, spec_file: str, spec_hash: str | None, status: object,
+    depends_on: object, modifies: object, exclusive: object, priority: object,
+    max_retries: object, estimated_minutes: object,
+) -> KnownTask:  # fmt: skip
+    return KnownTask(
+        id=task_id,
+        project=project,
+        spec_file=spec_file,
+        spec_hash=spec_hash,
+        status=status_from(status),
+        depends_on=strings(depends_on),
+        modifies=strings(modifies) or (),
+        exclusive=bool(exclusive),
+        priority=whole(priority, 2),
+        max_retries=whole(max_retries, 2),
+        estimated_minutes=whole(estimated_minutes, 30),
+    )
 
 
 def write_plan(conn: Connection, now: float, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import trio
 
 from dispatch_controller.runtime.threads import RunSync
-from dispatch_controller.store.connection import get_db, is_busy
+from dispatch_controller.store.connection import Connect, get_db, is_busy
 from dispatch_controller.store.writer import Connection, Writer, WriterStats
 
 T = TypeVar("T")
@@ -24,13 +24,20 @@ READERS = 4
 class Store:
     """The database, as functions of a connection run in worker threads."""
 
-    def __init__(self, path: Path, run_sync: RunSync, absent: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        run_sync: RunSync,
+        absent: frozenset[str] = frozenset(),
+        connect: Connect = get_db,
+    ) -> None:
         self.path = path
         self.absent = absent
         """Younger tables that this database lacks (schema.YOUNGER)."""
         self._run_sync = run_sync
         self._readers = trio.CapacityLimiter(READERS)
-        self._writer = Writer(path, run_sync)
+        self._connect = connect
+        self._writer = Writer(path, run_sync, connect)
 
     @property
     def stats(self) -> WriterStats:
@@ -52,7 +59,7 @@ class Store:
         """Return `fn(conn, *args)`, run on one snapshot. Raises sqlite3.Error, never a busy one."""
 
         def reading() -> T:
-            return read_snapshot(self.path, lambda conn: fn(conn, *args, **kwargs))
+            return read_snapshot(self.path, lambda conn: fn(conn, *args, **kwargs), self._connect)
 
         return await self._run_sync(reading, limiter=self._readers)
 
@@ -72,11 +79,11 @@ class Store:
         await self._writer.ended.wait()
 
 
-def read_snapshot(path: Path, fn: Callable[[Connection], T]) -> T:
+def read_snapshot(path: Path, fn: Callable[[Connection], T], connect: Connect = get_db) -> T:
     """Return `fn(conn)` on one snapshot of the database, waiting while it is busy."""
     while True:
         try:
-            with get_db(path) as conn:
+            with connect(path) as conn:
                 conn.execute("BEGIN")
                 value = fn(Connection(conn))
                 if isinstance(value, sqlite3.Cursor | sqlite3.Row):

@@ -19,7 +19,7 @@ import outcome
 import trio
 
 from dispatch_controller.runtime.threads import RunSync
-from dispatch_controller.store.connection import BUSY_TIMEOUT, get_db, is_busy
+from dispatch_controller.store.connection import BUSY_TIMEOUT, Connect, get_db, is_busy
 
 T = TypeVar("T")
 Parameters = Sequence[object] | Mapping[str, object]
@@ -94,12 +94,13 @@ class WriterStats:
 class Writer:
     """Commits units of work, one batch at a time."""
 
-    def __init__(self, path: Path, run_sync: RunSync) -> None:
+    def __init__(self, path: Path, run_sync: RunSync, connect: Connect = get_db) -> None:
         self.stats = WriterStats()
         self.next_commit = trio.Event()
         """Set when something has been committed; each commit replaces it by a new one."""
         self._path = path
         self._run_sync = run_sync
+        self._connect = connect
         self._limiter = trio.CapacityLimiter(1)
         self._queue: deque[_Queued[Any]] = deque()
         self._lock = threading.Lock()  # the queue is taken from in the worker thread
@@ -209,7 +210,7 @@ class Writer:
 
     def _commit_batch(self) -> list[tuple[_Queued[Any], outcome.Outcome[Any]]]:
         try:
-            with get_db(self._path) as conn:
+            with self._connect(self._path) as conn:
                 if not self._begin(conn):
                     return []
                 batch = self._take()

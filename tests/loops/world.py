@@ -13,7 +13,7 @@ import trio
 
 from conftest import run_inline
 from dispatch_controller.catalog import SpecCatalog
-from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.fleet.transport import Machine, TransportLost
 from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.db_sync import DbSync
@@ -32,7 +32,7 @@ from dispatch_controller.runtime.lag import Lag
 from dispatch_controller.runtime.supervise import RestartPolicy, supervise
 from dispatch_controller.settings import Settings
 from dispatch_controller.store import endings, events, tasks
-from dispatch_controller.store.connection import get_db
+from dispatch_controller.store.connection import Connect, get_db
 from dispatch_controller.store.events import Event
 from dispatch_controller.store.store import Store
 from dispatch_controller.store.writer import Connection
@@ -70,6 +70,13 @@ class WorldFleet:
             if machine is not None and nursery is not None:
                 way = self._ways[name] = (self._build(machine), trio.CancelScope())
                 nursery.start_soon(self._run, *way, name=f"way to {name}")
+
+    def machine(self, name: str) -> Machine | None:
+        """No host behind a fake node that one could bring files to."""
+        return None
+
+    def root(self, name: str) -> str | None:
+        return None
 
     async def check_connection(self, name: str) -> float:
         transport = self.transport(name)
@@ -112,6 +119,7 @@ class World:
         self._entries: dict[str, dict[str, object]] = {}
         self.nursery: trio.Nursery | None = None
         """Of the controller that runs; gone with it."""
+        self.connect: Connect = get_db
         self.after_call: Callable[[], None] = lambda: None
         """Called after every blocking call, so after every read and every commit."""
         self.context: Context
@@ -203,7 +211,7 @@ class World:
     def build(self) -> Context:
         fleet = WorldFleet(self)
         context = Context(
-            store=Store(self.db, self.run_sync),
+            store=Store(self.db, self.run_sync, connect=self.connect),
             fleet=fleet,
             settings=self.settings,
             clock=self.clock,

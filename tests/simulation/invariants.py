@@ -12,6 +12,8 @@ from tests.simulation.history import HELD, Change, History, Life, Step, Violatio
 from tests.simulation.processes import Facts, Processes, orphans
 
 VISIBILITY = 300.0
+FULL_LOOK = 50
+"""Every so many looks all rows are read, not only those that say they changed."""
 
 Row = tuple[str, str, str, str | None, str | None, int, str, str, int]
 """id, project, status, node, lease_owner, attempt, depends_on, modifies, exclusive."""
@@ -30,9 +32,9 @@ class Invariants:
         self._conn = sqlite3.connect(world.db, isolation_level=None)
         self._version = -1
         self._last_event = 0
-        self._rows: frozenset[Row] = frozenset()
         self._by_id: dict[str, Row] = {}
         self._lists: dict[str, tuple[str, ...]] = {}
+        self._paths: dict[str, tuple[str, ...]] = {}
         self.looks = 0
         self.cancelled: set[str] = set()
         """Tasks that the operator has cancelled and not retried since."""
@@ -57,11 +59,9 @@ class Invariants:
         self._version = version
         self.looks += 1
         self._conn.execute("BEGIN")
-        rows = frozenset(self._conn.execute(_ROWS).fetchall())
+        changed = self._changed_rows()
         steps = list(self._new_steps())
         self._conn.execute("COMMIT")
-        changed = rows - self._rows
-        self._keep(rows, changed)
         self.processes.take(self._world.machines, self.history.lives)
         changes = [change for step in steps if (change := self.history.apply(step))]
         for change in changes:
@@ -69,7 +69,7 @@ class Invariants:
         for task_id in {row[0] for row in changed} | {change.task_id for change in changes}:
             self._check_told(self._by_id[task_id], self.history.lives[task_id])
         if changes:
-            self._check_held()
+            self._check_held([c.task_id for c in changes if c.after == "claimed"])
         return changes
 
     def _new_steps(self) -> Iterator[Step]:
@@ -82,12 +82,20 @@ class Invariants:
             if row[2] is not None:
                 yield Step(row[0], row[1], row[2], row[3], json.loads(row[4]))
 
-    def _keep(self, rows: frozenset[Row], changed: frozenset[Row]) -> None:
-        self._rows = rows
+    def _changed_rows(self) -> list[Row]:
+        """Return the rows that changed, and check that none is gone.
+
+        Every transition sets updated_at; a change without it is found by the next full look.
+        """
+        full = self.looks % FULL_LOOK == 0
+        since = 0 if full else int(self._world.clock.wall()) - 5
+        rows = self._conn.execute(f"{_ROWS} WHERE updated_at >= ?", (since,)).fetchall()
+        changed = [row for row in rows if self._by_id.get(row[0]) != row]
         self._by_id |= {row[0]: row for row in changed}
-        if len(rows) != len(self._by_id):
-            lost = self._by_id.keys() - {row[0] for row in rows}
-            raise Violation(f"tasks are gone: {sorted(lost)}")
+        count = self._conn.execute("SELECT count(*) FROM tasks").fetchone()[0]
+        if count != len(self._by_id):
+            raise Violation(f"there are {count} tasks, and there were {len(self._by_id)}")
+        return changed
 
     def _check_told(self, row: Row, life: Life) -> None:
         """The row is where its events have brought it."""
@@ -125,15 +133,16 @@ class Invariants:
         ):
             raise Violation(f"{task_id}: deadletter after {life.failures} failures of its own")
 
-    def _check_held(self) -> None:
+    def _check_held(self, claimed: list[str]) -> None:
         held = [row for row in self._by_id.values() if row[2] in HELD]
         for node, count in Counter(row[3] or "" for row in held).items():
             if count > self._slots(node):
                 raise Violation(f"{node} holds {count} tasks, more than it has slots")
-        for n, row in enumerate(held):
-            for other in held[:n]:
-                if row[1] == other[1] and self._overlap(row[0], other[0]):
-                    raise Violation(f"{row[0]} and {other[0]} are held and modify one file")
+        for task_id in claimed:
+            for other in held:
+                same = self._by_id[task_id][1] == other[1] and task_id != other[0]
+                if same and self._overlap(task_id, other[0]):
+                    raise Violation(f"{task_id} and {other[0]} are held and modify one file")
         locks = set(self._conn.execute("SELECT task_id, file_path FROM file_locks").fetchall())
         wanted = {(row[0], path) for row in held if row[8] for path in self._list(row[7])}
         if locks != wanted:
@@ -151,14 +160,15 @@ class Invariants:
         return self._lists[column]
 
     def _overlap(self, one: str, other: str) -> bool:
-        files = (
-            [path.casefold().rstrip("/") for path in self._list(self._by_id[task_id][7])]
-            for task_id in (one, other)
-        )
-        mine, others = files
-        return any(
-            a == b or a.startswith(f"{b}/") or b.startswith(f"{a}/") for a in mine for b in others
-        )
+        mine, others = self._files(self._by_id[one][7]), self._files(self._by_id[other][7])
+        return any(a.startswith(b) or b.startswith(a) for a in mine for b in others)
+
+    def _files(self, column: str) -> tuple[str, ...]:
+        """Each path with a slash at its end, so that a folder begins all that is under it."""
+        if column not in self._paths:
+            paths = self._list(column)
+            self._paths[column] = tuple(path.casefold().rstrip("/") + "/" for path in paths)
+        return self._paths[column]
 
     def _slots(self, node: str) -> int:
         return self._world.slots[node]
@@ -172,6 +182,8 @@ class Invariants:
     def check_end(self) -> None:
         """All that can be done is done, and nothing is left over. Raises Violation."""
         self.processes.take(self._world.machines, self.history.lives)
+        for row in self._conn.execute(_ROWS).fetchall():
+            self._check_told(row, self.history.lives[row[0]])
         blocked: set[str] = set()
         for task_id in sorted(self._by_id, key=lambda key: (key.casefold(), key)):
             self._check_final(self._by_id[task_id], blocked)

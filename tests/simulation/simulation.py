@@ -13,7 +13,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from trio.testing import MockClock
 
 from dispatch_controller.loops.operator import NotFound, NotPossible
 from dispatch_controller.settings_sections import LOOP_INTERVALS
+from dispatch_controller.store.connection import Connect, get_db
 from dispatch_controller.store.schema import prepare
 from tests.loops.world import World
 from tests.simulation.agents import HOPELESS, Agents
@@ -80,6 +81,7 @@ class Simulation:
         self._violation: Violation | None = None
         self._errors: list[str] = []
         self._controllers = 0
+        self._kept = ExitStack()
         self._kill_at: int | None = None
         """How many commits that change a status the controller has left to live, if it is that."""
         self._world: World
@@ -112,6 +114,7 @@ class Simulation:
             self._violation = self._told(violation)
         finally:
             self._invariants.close()
+            self._kept.close()
 
     def _build(self) -> None:
         scale, rng = self.scale, self._rng
@@ -133,6 +136,7 @@ class Simulation:
         ]
         self._invariants = Invariants(world)
         world.after_call = self._look
+        world.connect = self._kept.enter_context(_keeping(world.db))
 
     # --- what is checked, and when
 
@@ -300,6 +304,22 @@ def _deterministic(seed: int) -> Iterator[None]:
     finally:
         inside._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
         inside._r.setstate(state)
+
+
+@contextmanager
+def _keeping(path: Path) -> Iterator[Connect]:
+    """Yield a way to one connection that is kept: opening a hundred thousand takes a minute."""
+    with get_db(path) as conn:
+
+        @contextmanager
+        def connect(_: Path) -> Iterator[sqlite3.Connection]:
+            try:
+                yield conn
+            finally:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+
+        yield connect
 
 
 @contextmanager
