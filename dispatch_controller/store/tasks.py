@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from dispatch_controller.core.times import parse_iso
 from dispatch_controller.model import Task, TaskStatus
@@ -72,8 +73,17 @@ def _text(column: object) -> str | None:
     return None if column is None else str(column)
 
 
+_columns: Callable[[sqlite3.Row], tuple[object, ...]] = itemgetter(*Task.__slots__)
+
+
 def task_from(row: sqlite3.Row) -> Task:
     """Return a row of `tasks` as a value; what other programs left odd is read leniently."""
+    return _task(_columns(row))
+
+
+@lru_cache(maxsize=8192)  # most rows are as they were when they were last read
+def _task(columns: tuple[object, ...]) -> Task:
+    row: dict[str, Any] = dict(zip(Task.__slots__, columns, strict=True))
     depends_on = row["depends_on"]
     modifies = row["modifies"]
     return Task(
@@ -101,6 +111,7 @@ def task_from(row: sqlite3.Row) -> Task:
         visibility_timeout=whole(row["visibility_timeout"], 300) or 300,
         updated_at=number(row["updated_at"]),
         estimated_minutes=whole(row["estimated_minutes"], 30) or 30,
+        artifact_patch=_text(row["artifact_patch"]),
     )
 
 
