@@ -35,6 +35,7 @@ from dispatch_controller.web.metrics import Metrics
 from dispatch_controller.web.news import News
 from dispatch_controller.web.parts import EXTENSION, Parts
 from dispatch_controller.web.reading import require_json
+from dispatch_controller.web.sessions import Sessions
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,8 @@ def build_application(
     _describe(app, bearer=not context.settings.loopback)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-    dashboard.install(app, context)
+    sessions = Sessions(context.settings, context.clock.wall)
+    dashboard.install(app, context, sessions)
     app.before_request(require_json)
     app.after_request(_guard_answer)
     app.register_error_handler(Problem, _problem)
@@ -88,7 +90,7 @@ def build_application(
     app.register_error_handler(StoreClosed, _stopping)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _mistake)
-    return Door(cast(Any, app), Gate(context.settings))
+    return Door(cast(Any, app), Gate(context.settings, sessions))
 
 
 def _describe(app: QuartTrio, *, bearer: bool) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from dispatch_controller.settings import Settings
 from dispatch_controller.settings_sections import is_loopback
+from dispatch_controller.web.sessions import Sessions
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 WORKER_PATHS = frozenset({"/v1/heartbeat", "/v1/task_report", "/v1/poll"})
 """What `legacy_worker_networks` opens, and nothing else."""
+ENTRANCE = "/login"
+ASSETS = "/static/"
+"""Open to all, with ENTRANCE: what a browser needs to log in. No secret is among them."""
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::(\d{1,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -41,7 +45,8 @@ class Refusal:
 class Gate:
     """Decides on each request by the rules for the address that HTTP is bound to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions | None = None) -> None:
+        self._sessions = sessions
         self._loopback = settings.loopback
         token = settings.api_token
         self._token = None if token is None else token.get_secret_value().encode()
@@ -60,7 +65,8 @@ class Gate:
         elif (refused := self._without_token(found.get("authorization", []))) is not None:
             if self._from_worker(method, path, found.get("authorization", []), address):
                 return Caller(address, legacy=True)
-            return refused
+            if found.get("authorization") or not self._from_browser(method, path, found):
+                return refused
         if method not in SAFE_METHODS and not _same_origin(host, found.get("origin", [])):
             return Refusal(403, "a state change asked for by a page of another origin is refused")
         return Caller(address)
@@ -75,6 +81,19 @@ class Gate:
         if scheme.lower() != "bearer" or not right:
             return Refusal(401, "that is not the controller's bearer token")
         return None
+
+    def _from_browser(self, method: str, path: str, found: Mapping[str, list[str]]) -> bool:
+        """Whether this is a browser that logged in, or that is about to.
+
+        Its state changes need an Origin, which the caller compares: every browser sends one.
+        """
+        if method not in SAFE_METHODS and not found.get("origin"):
+            return False
+        if path == ENTRANCE or (method in SAFE_METHODS and path.startswith(ASSETS)):
+            return True
+        return self._sessions is not None and self._sessions.valid(
+            "; ".join(found.get("cookie", []))
+        )
 
     def _from_worker(self, method: str, path: str, given: list[str], address: str) -> bool:
         """Whether this is a worker that cannot send a token. One that sends a wrong one can."""

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
-
-from quart import Blueprint, Response, current_app, request
+from quart import Blueprint, Response, request
 from quart_schema import hide
 from quart_trio import QuartTrio
 
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.operator import NotFound
-from dispatch_controller.web import fleet_pages, reading, task_pages
+from dispatch_controller.web import fleet_pages, login, reading, task_pages
 from dispatch_controller.web.answers import Problem
-from dispatch_controller.web.overview import Overview
+from dispatch_controller.web.desk import desk, set_up, show
 from dispatch_controller.web.parts import parts
-from dispatch_controller.web.project_pages import Projects
-from dispatch_controller.web.rendering import Pages
+from dispatch_controller.web.sessions import Sessions
 
 blueprint = Blueprint("dashboard", __name__)
 
-EXTENSION = "dispatch_controller.dashboard"
 FOREVER = "public, max-age=31536000, immutable"
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the pages keep between requests."""
-
-    pages: Pages
-    overview: Overview
-    projects: Projects
-
-
-def install(app: QuartTrio, context: Context) -> None:
+def install(app: QuartTrio, context: Context, sessions: Sessions) -> None:
     """Add the dashboard to the application."""
-    app.extensions[EXTENSION] = Desk(
-        pages=Pages(context.run_sync, can_log_out=not context.settings.loopback),
-        overview=Overview(context),
-        projects=Projects(context),
-    )
+    set_up(app, context, sessions)
     app.register_blueprint(blueprint)
-
-
-def desk() -> Desk:
-    """Return the desk of the application that handles the current request."""
-    return cast(Desk, current_app.extensions[EXTENSION])
-
-
-async def show(template: str, at: str, values: dict[str, Any], status: int = 200) -> Response:
-    """Return a page; `at` is its entry in the navigation."""
-    return await desk().pages.page(template, {"now": parts().now, "at": at, **values}, status)
+    app.register_blueprint(login.blueprint)
 
 
 @blueprint.get("/")

@@ -1,8 +1,8 @@
 """The drawing of a project's tasks: layers from left to right, as few crossings as is cheap.
 
-Pure. Every task stands in the layer after its last dependency. An edge that other edges imply is
-left out, one over several layers bends around what stands between, and tasks without any edge
-stand apart in a grid.
+Pure. Every task stands to the right of all its dependencies, and near them. An edge that other
+edges imply is left out; one over several layers goes through lanes between the boxes, which all
+edges of its source share. Tasks without any edge stand apart in a grid.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-WIDTH, HEIGHT = 176, 28
+WIDTH, HEIGHT = 184, 28
 """Of a task's box, in the drawing's units."""
-LANE = 10
+LANE = 4
 """Height of the place at which a long edge passes a layer."""
 COLUMN = WIDTH + 64
 GAP = 10
 MARGIN = 12
 SWEEPS = 8
+ROUNDS = 500
+"""Shifts of groups at the most."""
 GRID = 5
 """Columns of tasks without edges, at the least."""
 
@@ -84,8 +86,8 @@ def draw(structure: Structure) -> Drawing:
     )
 
 
-Lane = tuple[str, str, int]
-"""Where the edge (source, target) passes a layer."""
+Lane = tuple[str, int]
+"""Where the edges of a source pass a layer."""
 Place = str | Lane
 
 
@@ -129,18 +131,52 @@ def _reduce(parents: Mapping[str, Sequence[str]], order: Sequence[str]) -> dict[
 
 
 def _layers(parents: Mapping[str, Sequence[str]], order: Sequence[str]) -> dict[str, int]:
-    """Return each task's layer; one without dependencies stands just before what waits for it."""
+    """Return each task's layer: after its last dependency, then so that edges get short."""
     layers: dict[str, int] = {}
     for task in order:
         layers[task] = max((layers[p] + 1 for p in parents[task]), default=0)
-    nearest: dict[str, int] = {}
-    for task in order:
-        for parent in parents[task]:
-            nearest[parent] = min(nearest.get(parent, layers[task]), layers[task])
-    return {
-        task: nearest[task] - 1 if not parents[task] and task in nearest else layer
-        for task, layer in layers.items()
-    }
+    edges = [(parent, task) for task in order for parent in parents[task]]
+    for _ in range(ROUNDS):
+        if not _shift_groups(layers, edges):
+            break
+    first = min(layers.values(), default=0)
+    return {task: layer - first for task, layer in layers.items()}
+
+
+def _shift_groups(layers: dict[str, int], edges: Sequence[tuple[str, str]]) -> bool:
+    """Move groups to the right where more of their long edges lead there than come from the left.
+
+    A group is what is joined by edges over one layer. Moved as far as its shortest long edge to
+    the right allows, it gets joined to another one; so this comes to an end.
+    """
+    group = {task: task for task in layers}
+
+    def root(task: str) -> str:
+        while group[task] != task:
+            group[task] = group[group[task]]
+            task = group[task]
+        return task
+
+    for source, target in edges:
+        if layers[target] - layers[source] == 1:
+            group[root(source)] = root(target)
+    pull: dict[str, int] = {}
+    room: dict[str, int] = {}
+    for source, target in edges:
+        left, right = root(source), root(target)
+        if left != right:
+            slack = layers[target] - layers[source] - 1
+            pull[left] = pull.get(left, 0) + 1
+            pull[right] = pull.get(right, 0) - 1
+            room[left] = min(room.get(left, slack), slack)
+    wanting = [one for one in sorted(pull) if pull[one] > 0]
+    if not wanting:
+        return False
+    moved = max(wanting, key=lambda one: (pull[one], one))
+    for task in layers:
+        if root(task) == moved:
+            layers[task] += room[moved]
+    return True
 
 
 def _chains(
@@ -148,7 +184,7 @@ def _chains(
 ) -> list[tuple[Place, ...]]:
     """Return each edge as the places it goes through, its ends among them."""
     return [
-        (parent, *((parent, task, n) for n in range(layers[parent] + 1, layers[task])), task)
+        (parent, *((parent, n) for n in range(layers[parent] + 1, layers[task])), task)
         for task in layers
         for parent in parents[task]
     ]
@@ -159,10 +195,8 @@ def _rows(layers: Mapping[str, int], chains: Sequence[tuple[Place, ...]]) -> lis
     rows: list[list[Place]] = [[] for _ in range(max(layers.values(), default=-1) + 1)]
     for task in sorted(layers):
         rows[layers[task]].append(task)
-    for chain in chains:
-        for place in chain[1:-1]:
-            if isinstance(place, tuple):
-                rows[place[2]].append(place)
+    for lane in dict.fromkeys(place for chain in chains for place in chain[1:-1]):
+        rows[int(lane[1])].append(lane)
     before, after = _neighbours(chains)
     best, fewest = [list(row) for row in rows], _crossings(rows, after)
     for sweep in range(SWEEPS):
@@ -184,10 +218,9 @@ def _neighbours(
     """Return what is joined to each place in the layer before it and in the layer after."""
     before: dict[Place, list[Place]] = {}
     after: dict[Place, list[Place]] = {}
-    for chain in chains:
-        for one, other in pairwise(chain):
-            after.setdefault(one, []).append(other)
-            before.setdefault(other, []).append(one)
+    for one, other in dict.fromkeys(pair for chain in chains for pair in pairwise(chain)):
+        after.setdefault(one, []).append(other)
+        before.setdefault(other, []).append(one)
     return before, after
 
 

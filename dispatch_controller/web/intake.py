@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlencode
 
 import trio
 
 from dispatch_controller.web.answers import error_body
-from dispatch_controller.web.auth import Caller, Gate, Refusal
+from dispatch_controller.web.auth import ENTRANCE, Caller, Gate, Refusal
 
 BODY_LIMIT = 1024 * 1024
 BODY_SECONDS = 20.0
@@ -63,7 +64,8 @@ class Door:
         else:
             refused = admitted
         if refused is not None or isinstance(body, Refusal):
-            await _refuse(refused or body, path, receive, send)  # type: ignore[arg-type]
+            location = _entrance(scope) if refused is not None and refused.status == 401 else None
+            await _refuse(refused or body, path, receive, send, location)  # type: ignore[arg-type]
             return
         scope[CALLER] = admitted
         exchange = _Exchange(body, receive, send)
@@ -130,7 +132,19 @@ async def _read_body(receive: Receive, *, keep: bool) -> bytes | Refusal:
     return Refusal(408, f"the body did not arrive within {BODY_SECONDS:.0f} s")
 
 
-async def _refuse(refusal: Refusal, path: str, receive: Receive, send: Send) -> None:
+def _entrance(scope: Scope) -> bytes | None:
+    """Return where a browser that asks for a page can log in; None for all others."""
+    headers = dict(scope["headers"])
+    wants_page = b"text/html" in headers.get(b"accept", b"") and b"authorization" not in headers
+    if scope["method"] != "GET" or not wants_page:
+        return None
+    asked = scope["path"] + ("?" + scope["query_string"].decode("latin-1")).rstrip("?")
+    return f"{ENTRANCE}?{urlencode({'next': asked})}".encode("ascii")
+
+
+async def _refuse(
+    refusal: Refusal, path: str, receive: Receive, send: Send, location: bytes | None
+) -> None:
     """Answer, reading on meanwhile: the server stops at a body that nobody takes."""
     body = error_body(path, refusal.status, refusal.message)
     headers = [
@@ -138,11 +152,15 @@ async def _refuse(refusal: Refusal, path: str, receive: Receive, send: Send) -> 
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
     ]
-    if refusal.status == 401:
+    status = refusal.status
+    if location is not None:
+        status = 303
+        headers.append((b"location", location))
+    elif status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_discard, receive, name="discard")
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
         nursery.cancel_scope.cancel()
 

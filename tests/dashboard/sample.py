@@ -102,10 +102,24 @@ def _add(
     if over:
         gates = {"exit": "passed", "changed": "passed", "conflict_markers": "passed"}
         if status == "completed":
-            event(ended, "task_completed", lease=lease, attempt=1,
-                  gates={**gates, "verify": "passed"}, git_branch=f"task/{project}-{task_id}-{node}")
+            event(
+                ended,
+                "task_completed",
+                lease=lease,
+                attempt=1,
+                gates={**gates, "verify": "passed"},
+                git_branch=f"task/{project}-{task_id}-{node}",
+            )
         else:
-            event(ended, "task_failed", lease=lease, attempt=1, cause=fault[0], error=fault[1],
-                  exit_code=fault[2], gates={**gates, "verify": "failed"})
+            event(
+                ended,
+                "task_failed",
+                lease=lease,
+                attempt=1,
+                cause=fault[0],
+                error=fault[1],
+                exit_code=fault[2],
+                gates={**gates, "verify": "failed"},
+            )
         if status == "deadletter":
             event(ended + 1, "task_deadletter", attempt=1, cause=fault[0], why="no retry is left")

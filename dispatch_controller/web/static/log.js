@@ -30,6 +30,7 @@ async function begin(whole = false) {
   stop();
   clear();
   ended = false;
+  if (!document.getElementById("facts").dataset.node) return unavailable("It has not run yet.");
   let size = 0;
   try {
     const answer = await fetch(`${address}?limit=1`);
@@ -69,8 +70,8 @@ function unavailable(why) {
   state.textContent = why;
 }
 
-function later() {
-  retry ??= setTimeout(() => { retry = null; begin(); }, AGAIN);
+function later(delay = AGAIN) {
+  retry ??= setTimeout(() => { retry = null; begin(); }, delay);
 }
 
 function stop() {
@@ -92,6 +93,6 @@ document.addEventListener("visibilitychange", () => {
 });
 document.addEventListener("dispatch:task", (event) => {
   const told = JSON.parse(event.detail);
-  if (told.task_id === task && told.event_type === "task_running") begin();
+  if (told.task_id === task && told.event_type === "task_running") later(300);
 });
 begin();
