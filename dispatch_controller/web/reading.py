@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from dispatch_controller.web.auth import SAFE_METHODS
 Model = TypeVar("Model", bound=BaseModel)
 
 _NODE = re.compile(r"[^\s/:\x00-\x1f]{1,128}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SHOWN_PROBLEMS = 5
 
 
@@ -63,16 +65,41 @@ def checked(model: type[Model], value: object) -> Model:
 
 
 def parse_json(content: bytes) -> object:
-    """Return what JSON in UTF-8 says. Raises Problem (400); a key given twice is no JSON here."""
+    """Return what JSON in UTF-8 says. Raises Problem (400).
+
+    Stricter than JSON: a key that stands twice, half a surrogate pair, and numbers that the
+    database cannot hold are refused here, wherever they stand.
+    """
     try:
-        return json.loads(
-            content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number
+        value: object = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_constant=_no_number,
+            parse_int=_integer,
+            parse_float=_finite,
         )
-    except UnicodeDecodeError as error:
-        refuse(400, f"the body is not UTF-8 (byte {error.start})")
+        if _SURROGATE.search(content):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        refuse(400, "the body is not UTF-8, or names half a character")
     except (ValueError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         refuse(400, f"the body is not JSON: {what}")
+    return value
+
+
+def _integer(digits: str) -> int:
+    number = int(digits) if len(digits) < 25 else 1 << 64
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    return number
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number too large")
+    return number
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import resource
 import socket
 from functools import partial
 from typing import Any, cast
@@ -24,6 +25,7 @@ MOST_GRACE = 10.0
 STALLED = 15_000
 """Milliseconds after which the kernel gives up a client that takes nothing of what is sent."""
 BACKLOG = 512
+DESCRIPTORS = 8192
 
 
 class ListenError(Exception):
@@ -53,6 +55,7 @@ async def serve(
     A crash of the server is logged and it is started again on the same socket.
     """
     listening = await listen(settings.host, settings.port)
+    _make_room()
     with listening:
         config = _Config(settings, listening)
         config.check_tls(settings)
@@ -93,6 +96,14 @@ async def listen(host: str, port: int) -> socket.socket:
             raise PortInUse(host, port) from error
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listening
+
+
+def _make_room() -> None:
+    """Have file descriptors for many connections beside the database's: macOS begins with 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _close_at_stop(listening: socket.socket, stop: trio.Event) -> None:

@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from dispatch_controller.catalog import SpecCatalog
+from dispatch_controller.fleet.transport import Machine
 from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.findings import Findings
@@ -57,6 +58,12 @@ class Machines:
         return None if machine is None else FakeTransport(machine, lambda seen: None, self._clock)
 
     def update(self, nodes: Sequence[Node]) -> None: ...
+
+    def machine(self, name: str) -> Machine | None:
+        return None
+
+    def root(self, name: str) -> str | None:
+        return None
 
     async def check_connection(self, name: str) -> float:
         return 0.0

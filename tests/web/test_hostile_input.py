@@ -13,7 +13,7 @@ import pytest
 from tests.web.raw import connect
 from tests.web.serving import Serving
 
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/heartbeat": {"node_id": "w1", "slots_free": 1, "max_slots": 2, "cpu": 1.0, "mem": 2.0},
     "/v1/poll": {"node_id": "w1", "slots_free": 1},
     "/v1/task_report": {"node_id": "w1", "task_id": "T1", "status": "COMPLETED", "ok": True},
@@ -47,6 +47,9 @@ BODIES: dict[str, bytes] = {
     "deep objects": b'{"a":' * 100_000,
     "a huge integer": b'{"node_id": ' + b"9" * 5000 + b"}",
     "a huge exponent": b'{"slots_free": 1e999999}',
+    "half a character in a field nobody knows": rb'{"node_id": "w1", "more": ["\udcff"]}',
+    "a huge integer in a field nobody knows": b'{"node_id": "w1", "more": 99999999999999999999}',
+    "a huge number in a field nobody knows": b'{"node_id": "w1", "more": 1e400}',
     "a single quote": b"{'node_id': 'w1'}",
 }
 ODD_VALUES: list[Any] = [

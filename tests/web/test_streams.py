@@ -148,7 +148,7 @@ async def test_more_events_than_are_shared_all_arrive_in_order(door: Serving) ->
         write(1, count)
         await door.add_tasks("last")
         for listener, first in ((quick, 1), (slow, 0)):
-            seen = []
+            seen: list[str] = []
             while not seen or seen[-1] != "last":
                 told = await listener.next(15)
                 assert told is not None

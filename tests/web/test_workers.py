@@ -91,7 +91,7 @@ async def test_a_heartbeat_renews_leases_and_names_what_must_end(
     await door.add_node("w2")
     expires = door.row("T1")["lease_expires_at"]
 
-    async def kill(node: str, *running: dict[str, object]) -> list[str]:
+    async def kill(node: str, *running: dict[str, str]) -> list[str]:
         answer = await door.post("/v1/heartbeat", node_id=node, running_tasks=list(running))
         return answer.json()["kill"]  # type: ignore[no-any-return]
 
