@@ -36,6 +36,7 @@ from dispatch_controller.logs import close_logging, configure_logging
 from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.db_sync import DbSync
+from dispatch_controller.loops.factory import Factory
 from dispatch_controller.loops.findings import Findings
 from dispatch_controller.loops.guardian import Guardian
 from dispatch_controller.loops.health_check import HealthCheck
@@ -258,6 +259,7 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
     alerts = Alerts(context)
     findings = Findings(context, alerts)
     health = HealthCheck(context, lag, findings)
+    factory = Factory(context, registrar)
     loops: dict[str, Loop] = {
         "scheduling": Scheduling(context, recorder).run,
         "health_check": health.run,
@@ -265,7 +267,8 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
         "db_sync": DbSync(context, registrar).run,
         "reaper": Reaper(context, recorder).run,
         "guardian": Guardian(context, findings, releases).run,
+        "factory": factory.run,
     }
     enabled = {name: loop for name, loop in loops.items() if getattr(settings.loops, name).enabled}
-    door = build_application(context, recorder, registrar, Operator(context), health)
+    door = build_application(context, recorder, registrar, Operator(context), health, factory)
     return Parts(context, ssh, fleet, recorder, door, lag, alerts, releases, findings, enabled)
