@@ -44,6 +44,7 @@ def _row(context: Context, node: Node, held: dict[str, int], now: float) -> dict
         "running": running,
         "free": max(0, node.slots - claimed - running),
         "last_error": knowledge.problems.get(node.name),
+        "way": _way(context, node),
         "worker_url": context.workers.url(node.name, now),
         "pulls": context.workers.pulls(node.name, now),
         "load": None if probe is None else probe.load and list(probe.load),
@@ -54,3 +55,10 @@ def _row(context: Context, node: Node, held: dict[str, int], now: float) -> dict
         "clock_skew": None if probe is None else probe.clock_skew,
         "round_trip": None if probe is None else probe.round_trip,
     }
+
+
+def _way(context: Context, node: Node) -> str:
+    """Return how the node is reached now: `worker`, `ssh` or `local`."""
+    if context.workers.serves(node.name):
+        return "worker"
+    return "local" if node.ssh_host is None else "ssh"
