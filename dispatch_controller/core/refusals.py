@@ -14,6 +14,8 @@ class RefusalRule:
     """Seconds the task is held back, so that a node that keeps refusing is not asked in a storm."""
     unfit: bool = False
     """The node cannot run this executor until a probe finds that it can."""
+    blames: bool = False
+    """It counts against the node's reputation: what is wrong there will not mend itself."""
     fails: bool = False
     """The attempt has failed; else it never was, and the task goes back to pending."""
 
@@ -29,8 +31,8 @@ _RULES = {
     "wrapper_error": RefusalRule(Cause.NODE, hold=30.0),
     # Of HTTP workers (fleet/worker.py):
     "no_slot": RefusalRule(Cause.NODE, hold=5.0),
-    "unreachable": RefusalRule(Cause.NODE, hold=5.0),
-    "unauthorized": RefusalRule(Cause.NODE, hold=60.0),
+    "unreachable": RefusalRule(Cause.NODE, hold=30.0, blames=True),
+    "unauthorized": RefusalRule(Cause.NODE, hold=60.0, blames=True),
 }
 
 

@@ -15,7 +15,7 @@ def conditions(context: Context, now: float) -> Conditions:
     knowledge, workers = context.knowledge, context.workers
     return Conditions(
         extras=context.catalog.extras,
-        alive=knowledge.alive(now) - workers.waiting - workers.changing(knowledge.nodes, now),
+        alive=knowledge.alive(now) - workers.changing(knowledge.nodes, now),
         failed_on=dict(knowledge.failed_on),
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,

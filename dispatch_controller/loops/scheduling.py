@@ -30,6 +30,7 @@ from dispatch_controller.model import (
 from dispatch_controller.runtime.every import every
 from dispatch_controller.store import board, transitions
 from dispatch_controller.store.board import PassResult
+from dispatch_controller.store.reputation import Merit
 from dispatch_controller.store.transitions import Ending, NewLease
 
 log = structlog.get_logger(__name__)
@@ -168,15 +169,18 @@ class Scheduling:
         if rule.fails or claim.attempt >= MOST_STARTS:
             await self._fail(claim, rule.cause, why)
         else:
-            await self._give_back(claim, rule.cause, why, rule.hold)
+            merit = self._context.merit(Merit.TIME_OUT) if rule.blames else None
+            await self._give_back(claim, rule.cause, why, rule.hold, merit)
 
-    async def _give_back(self, claim: Claim, cause: Cause, why: str, hold: float) -> None:
+    async def _give_back(
+        self, claim: Claim, cause: Cause, why: str, hold: float, merit: Merit | None = None
+    ) -> None:
         context = self._context
         now = context.clock.wall()
         context.knowledge.failed_on[claim.task.id] = claim.node
         await context.store.write(
             transitions.give_back, now, claim.task.id, claim.lease_owner,
-            cause=cause, why=why, until=now + hold if hold else None,
+            cause=cause, why=why, until=now + hold if hold else None, merit=merit,
         )  # fmt: skip
         context.wakes.scheduling.set()
 

@@ -20,11 +20,10 @@ async def recall_ways(context: Context) -> None:
 
 
 async def follow_ways(context: Context) -> None:
-    """Choose anew where that is possible; the registry knows the nodes whose change must wait."""
+    """Choose anew where that is possible."""
     now, workers = context.clock.wall(), context.workers
     changing = workers.changing(context.knowledge.nodes, now)
     if not changing:
-        workers.waiting = frozenset()
         return
     held = await context.store.read(views.held_by_node)
     free = {node for node in changing if node not in held or not workers.decided(node)}
@@ -36,4 +35,3 @@ async def follow_ways(context: Context) -> None:
         log.info("ways to nodes", by_worker=[n for n in sorted(news) if news[n]],
                  direct=[n for n in sorted(news) if not news[n]])  # fmt: skip
     workers.remember(wanted)
-    workers.waiting = frozenset(changing - free)

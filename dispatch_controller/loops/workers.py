@@ -62,8 +62,6 @@ class WorkerRegistry:
 
     configured: Mapping[str, str] = field(default_factory=dict)
     """Node → worker_url of nodes.json, which outranks what the worker says."""
-    waiting: frozenset[str] = frozenset()
-    """Nodes whose way will change once they hold no task: they get no new one until then."""
     _workers: dict[str, Worker] = field(default_factory=dict)
     _serving: dict[str, bool] = field(default_factory=dict)
     _handed: dict[str, float] = field(default_factory=dict)
@@ -123,7 +121,10 @@ class WorkerRegistry:
         return self._serving.get(node, False)
 
     def changing(self, nodes: Iterable[str], now: float) -> set[str]:
-        """Return the nodes whose way is not the one that it would be chosen now."""
+        """Return the nodes whose way is not the one that would be chosen now.
+
+        They get no new task until that has become their way.
+        """
         return {node for node in nodes if self.wanted(node, now) != self._serving.get(node)}
 
     def decided(self, node: str) -> bool:

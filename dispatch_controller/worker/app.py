@@ -73,7 +73,9 @@ class WorkerInUse(HomeInUse):
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class Parts:
+    """Everything that runs, built but not started."""
+
     options: Options
     clock: SystemClock
     transport: ServeTransport
@@ -87,7 +89,8 @@ class _Parts:
         return (self.service.wake_beat, self.service.wake_poll)
 
 
-def _build(options: Options, owner: str, client: httpx.AsyncClient) -> _Parts:
+def build_parts(options: Options, owner: str, client: httpx.AsyncClient) -> Parts:
+    """Build all parts; nothing runs yet. `owner`: 16 hex digits, of what this worker starts."""
     clock = SystemClock()
     ledger = Ledger(options.slots)
     link = Link(client, options.controller, options.token)
@@ -98,18 +101,17 @@ def _build(options: Options, owner: str, client: httpx.AsyncClient) -> _Parts:
     reporter = Reporter(options.node, ledger, link, transport, clock)
     service = Service(options.node, ledger, link, intake, reporter, transport, clock)
     door = WorkerDoor(options.node, ledger, intake, transport, service, clock)
-    return _Parts(options, clock, transport, service, reporter, door, trio.Event())
+    return Parts(options, clock, transport, service, reporter, door, trio.Event())
 
 
 async def _main(options: Options, owner: str) -> None:
     async with new_client() as client:
-        parts = _build(options, owner, client)
+        parts = build_parts(options, owner, client)
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_signals, parts, name="signals")
             _supervise(nursery, parts, "serve", parts.transport.run)
             if options.listen is not None:
-                settings = _listen_settings(options, options.listen)
-                url = await nursery.start(_listen, parts, settings, name="web")
+                url = await nursery.start(listen, parts, options.listen, name="web")
                 parts.service.url = await in_thread(_shown_url, url, options.controller)
                 print(f"listening on {url}", flush=True)  # noqa: T201 - promised to programs
             else:
@@ -125,13 +127,13 @@ async def _main(options: Options, owner: str) -> None:
 
 
 def _supervise(
-    nursery: trio.Nursery, parts: _Parts, name: str, part: Callable[[], Awaitable[None]]
+    nursery: trio.Nursery, parts: Parts, name: str, part: Callable[[], Awaitable[None]]
 ) -> None:
     run_it = partial(supervise, part, LoopStats(name), stop=parts.stop, policy=RestartPolicy())
     nursery.start_soon(run_it, name=name)
 
 
-async def _every(parts: _Parts, name: str) -> None:
+async def _every(parts: Parts, name: str) -> None:
     service = parts.service
     step, interval, wake = {
         "beat": (service.beat, BEAT, service.wake_beat),
@@ -142,7 +144,7 @@ async def _every(parts: _Parts, name: str) -> None:
     )
 
 
-async def _poll(parts: _Parts) -> None:
+async def _poll(parts: Parts) -> None:
     """Poll; what was fetched starts beside the next polls."""
     service = parts.service
     async with trio.open_nursery() as starts:
@@ -156,17 +158,20 @@ async def _poll(parts: _Parts) -> None:
         )  # fmt: skip
 
 
-async def _listen(parts: _Parts, settings: Settings, *, task_status: trio.TaskStatus[str]) -> None:
+async def listen(
+    parts: Parts,
+    address: tuple[str, int],
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer on an address until the stop; `task_status` gets the URL."""
+    options = parts.options
+    token = None if options.token is None else worker_token(options.token, options.node)
+    settings = Settings.model_validate(  # what the server needs of them; nothing is read
+        {"home": options.work_dir, "host": address[0], "port": address[1], "api_token": token}
+    )
     door = build_worker_application(parts.door.answer, settings)
     await serve(door, settings, stop=parts.stop, task_status=task_status)
-
-
-def _listen_settings(options: Options, listen: tuple[str, int]) -> Settings:
-    """Return what the server needs; the caller has checked them. Never read from anywhere."""
-    token = None if options.token is None else worker_token(options.token, options.node)
-    return Settings.model_validate(
-        {"home": options.work_dir, "host": listen[0], "port": listen[1], "api_token": token}
-    )
 
 
 def _shown_url(url: str, controller: str) -> str:
@@ -189,7 +194,7 @@ def _shown_url(url: str, controller: str) -> str:
 
 
 async def _watch_signals(
-    parts: _Parts, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    parts: Parts, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()

@@ -11,11 +11,14 @@ import pytest
 import trio
 
 from dispatch_controller.fleet.bundle import build
+from dispatch_controller.fleet.http import new_client, worker_token
 from dispatch_controller.fleet.local import LocalMachine
 from dispatch_controller.fleet.polled import PolledTransport
 from dispatch_controller.fleet.serve import ServeLimits, ServeTransport
 from dispatch_controller.fleet.ssh import SshMachine, SshService, SshSettings
 from dispatch_controller.fleet.transport import Machine, Transport
+from dispatch_controller.fleet.worker import WorkerTransport
+from dispatch_controller.loops.workers import WorkerRegistry
 from dispatch_controller.model import (
     Adopted,
     KillOutcome,
@@ -29,6 +32,8 @@ from dispatch_controller.model import (
 )
 from dispatch_controller.runtime.clock import SystemClock
 from dispatch_controller.runtime.threads import in_thread
+from dispatch_controller.worker.app import build_parts, listen
+from dispatch_controller.worker.options import Options
 from tests.fakes import HANGS, FakeNode, FakeTransport, Plan
 from tests.fleet.orders import an_order, ref_of
 from tests.sshd import SshFleet
@@ -77,7 +82,7 @@ def a_plan(order: StartOrder) -> Plan:
     return Plan(seconds=0.1)
 
 
-@pytest.fixture(params=["fake", "local", "ssh", "polled"])
+@pytest.fixture(params=["fake", "local", "ssh", "polled", "worker"])
 async def way(
     request: pytest.FixtureRequest, tmp_path: Path, nursery: trio.Nursery
 ) -> AsyncIterator[Way]:
@@ -90,7 +95,7 @@ async def way(
     def serve(machine: Machine, root: str) -> ServeTransport:
         return ServeTransport(machine, root, OWNER, build(), report, clock, ServeLimits())
 
-    transport: FakeTransport | ServeTransport | PolledTransport
+    transport: FakeTransport | ServeTransport | PolledTransport | WorkerTransport
     if request.param == "fake":
         transport = FakeTransport(FakeNode("n", clock, a_plan), report, clock)
     elif request.param == "polled":
@@ -100,6 +105,8 @@ async def way(
         root = tmp_path / "a root"
         root.mkdir()
         transport = PolledTransport(LocalMachine("n"), str(root), OWNER, str(wrapper), clock)
+    elif request.param == "worker":
+        transport = await nursery.start(a_worker, tmp_path / "root")
     elif request.param == "local":
         transport = serve(LocalMachine("n"), str(tmp_path / "root"))
     else:
@@ -109,10 +116,30 @@ async def way(
         await nursery.start(service.run)
         transport = serve(SshMachine(service, "n", "alpha"), "~/dispatch")
     await nursery.start(transport.run)
-    yield Way(transport, request.param != "polled", told)
+    yield Way(transport, request.param not in ("polled", "worker"), told)
     for task in (await transport.collect()).tasks:
         if task.alive and task.lease is not None:
             await transport.kill(TaskRef(task.project, task.folder, task.lease), 0.0)
+
+
+async def a_worker(root: Path, *, task_status: trio.TaskStatus[WorkerTransport]) -> None:
+    """Our own worker, listening, whose controller does not answer; until cancelled."""
+    token, clock = "a token", SystemClock()
+    options = Options("http://127.0.0.1:9", "n", 200, root, token, ("127.0.0.1", 0))
+    async with new_client() as client, trio.open_nursery() as nursery:
+        parts = build_parts(options, OWNER, client)
+        await nursery.start(parts.transport.run)
+        await parts.service.collect(1)
+        url = await nursery.start(listen, parts, ("127.0.0.1", 0))
+        directory = WorkerRegistry({"n": url})
+        transport = WorkerTransport(
+            "n", "~/dispatch", directory, client, clock, worker_token(token, "n")
+        )
+        try:
+            task_status.started(transport)
+            await trio.sleep_forever()
+        finally:
+            parts.stop.set()
 
 
 async def test_task_runs_to_its_end_and_is_told_unasked(way: Way) -> None:
@@ -239,6 +266,8 @@ async def test_time_limit_ends_a_task(way: Way) -> None:
 
 
 async def test_acknowledged_end_is_told_no_more(way: Way) -> None:
+    if isinstance(way.transport, WorkerTransport):
+        pytest.skip("a worker's ends are acknowledged by the answers to its reports")
     order = an_order(spec=QUICK)
     await way.transport.start(order)
     await way.ended(order)
