@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -91,6 +93,19 @@ async def test_loops_writes_and_nodes_are_measured(door: Serving) -> None:
     assert value(samples, "node_up", "mini") == 0
     again = await scrape(door)
     assert value(again, "loop_duration_seconds_count", "reaper") == 1
+
+
+async def test_every_metric_is_described(door: Serving) -> None:
+    text = (await door.http.get("/metrics")).text
+    described = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    ours = {name for name in families if name.startswith("dispatch_")}
+    assert {name for name in ours if f"`{name}" not in described} - _created(ours) == set()
+
+
+def _created(names: set[str]) -> set[str]:
+    """Return the times that prometheus_client adds to counters and histograms."""
+    return {name for name in names if name.endswith("_created")}
 
 
 async def test_calls_of_an_ssh_node_are_counted() -> None:
