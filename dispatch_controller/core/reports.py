@@ -87,7 +87,7 @@ def judge(task: Task | None, seen: Observation, endings: Mapping[str, EndedByUs]
     if task.status not in HELD:
         return Known() if seen.state.final else Stale(f"the task is {task.status}")
     if seen.state.final:
-        return _ended(task, seen, endings.get(task.lease_owner or ""))
+        return _ended(task, seen, endings.get(task.holding))
     if seen.state is RunState.RUNNING and seen.alive:
         return Confirm() if task.status is TaskStatus.CLAIMED else Beat()
     return Nothing()

@@ -10,7 +10,7 @@ from typing import Protocol
 import trio
 
 from dispatch_controller.catalog import SpecCatalog
-from dispatch_controller.fleet.transport import Transport
+from dispatch_controller.fleet.transport import Machine, Transport
 from dispatch_controller.loops.knowledge import Knowledge
 from dispatch_controller.loops.workers import WorkerRegistry
 from dispatch_controller.model import Node
@@ -33,6 +33,10 @@ class FleetView(Protocol):
     def transport(self, node: str) -> Transport | None: ...
 
     def update(self, nodes: Sequence[Node]) -> None: ...
+
+    def machine(self, name: str) -> Machine | None: ...
+
+    def root(self, name: str) -> str | None: ...
 
     async def check_connection(self, name: str) -> float: ...
 

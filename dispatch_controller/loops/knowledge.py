@@ -55,6 +55,8 @@ class Knowledge:
     """Node → probes answered in a row."""
     seen: dict[str, Observation] = field(default_factory=dict)
     """Lease → what its node last said of it."""
+    waiting: set[str] = field(default_factory=set)
+    """Leases whose task was seen to wait for input."""
     good_wrapper: str | None = None
     """SHA-256 of the wrapper under which a task was completed last."""
     failed_starts: list[str] = field(default_factory=list)
@@ -96,6 +98,13 @@ class Knowledge:
         recent = before is not None and now - before.until < 2 * before.pause
         pause = min(2 * before.pause, MOST_PAUSE) if before and recent else FIRST_PAUSE
         self.parked[key] = Parked(until if until and until > now else now + pause, pause)
+
+    @property
+    def owned_fails(self) -> frozenset[str]:
+        """Projects in which changing a file of another live task fails the attempt."""
+        return frozenset(
+            name for name, project in self.projects.items() if project.write_set == "fail_if_owned"
+        )
 
     @property
     def paused(self) -> frozenset[str]:

@@ -89,8 +89,7 @@ def _build(
 def _git(project: ProjectEntry, claim: Claim) -> GitSource | None:
     if project.sync_mode != "git" or project.repo_url is None:
         return None
-    again = "" if claim.attempt < 2 else f"-{claim.attempt}"
-    push = f"task/{claim.task.project}-{ids.folder_name(claim.task.id)}-{claim.node}{again}"
+    push = ids.branch_name(claim.task.project, claim.task.id, claim.node, claim.attempt)
     return GitSource(project.repo_url, project.main_branch, push)
 
 

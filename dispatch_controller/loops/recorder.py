@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import structlog
 import trio
 
-from dispatch_controller.core.reports import Confirm, Finish, GiveBack, Known, Stale
+from dispatch_controller.core.reports import Beat, Confirm, Finish, GiveBack, Known, Stale
 from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops import salvage
 from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.merging import Merging
 from dispatch_controller.model import Observation, TaskRef
 from dispatch_controller.runtime.every import Wake
 from dispatch_controller.store import reports
@@ -31,6 +33,8 @@ class Recorder:
         self._inbox: list[Observation] = []
         self._filled = Wake()
         self._acks = trio.CapacityLimiter(32)
+        self._merging = Merging(context, self._land)
+        self._nursery: trio.Nursery | None = None
 
     def take(self, node: str, observations: Sequence[Observation]) -> None:
         """Queue what a node told unasked (nothing at all is an answer too). Does not block."""
@@ -47,19 +51,33 @@ class Recorder:
     async def run(self) -> None:
         """Record what `take` queues, until the stop."""
         stop = self._context.stop
-        async with trio.open_nursery() as acks:
+        async with trio.open_nursery() as self._nursery:
             while not (stop.is_set() and not self._inbox):
                 await self._filled.wait()
                 self._filled.clear()
                 batch, self._inbox = self._inbox, []
                 if batch:
                     recorded = await self.record(batch)
-                    acks.start_soon(self._acknowledge, recorded, name="acknowledge")
+                    self._nursery.start_soon(self._acknowledge, recorded, name="acknowledge")
                 elif stop.is_set():
                     return
 
     async def record(self, observations: Sequence[Observation]) -> list[Recorded]:
-        """Return what became of each observation, once it is committed."""
+        """Return what became of each observation, once it is committed.
+
+        Those that must be merged first are missing: they are recorded when that is done.
+        """
+        nursery = self._nursery
+        return await self._record(
+            [seen for seen in observations if not self._merging.takes(seen, nursery)]
+        )
+
+    async def _land(self, seen: Observation) -> None:
+        await self._acknowledge(await self._record([seen]))
+
+    async def _record(self, observations: Sequence[Observation]) -> list[Recorded]:
+        if not observations:
+            return []
         context = self._context
         recorded = await context.store.write(
             reports.apply,
@@ -67,6 +85,7 @@ class Recorder:
             observations,
             dict(context.knowledge.endings),
             reputation=context.reputation,
+            owned_fails=context.knowledge.owned_fails,
         )
         freed = False
         for one in recorded:
@@ -82,10 +101,15 @@ class Recorder:
     def _learn(self, one: Recorded) -> bool:
         """Remember what has no column; return whether a slot or a dependency became free."""
         knowledge, seen = self._context.knowledge, one.seen
+        if isinstance(one.verdict, Beat) and seen.lease is not None:
+            knowledge.seen[seen.lease] = seen
+            if seen.waiting_input and seen.lease not in knowledge.waiting:
+                knowledge.waiting.add(seen.lease)
+                self._context.wakes.guardian.set()  # told at once
         if not one.changed or one.task is None or isinstance(one.verdict, Confirm):
             return False
-        lease = one.task.lease_owner or ""
-        knowledge.endings.pop(lease, None)
+        knowledge.endings.pop(one.task.holding, None)
+        knowledge.waiting.discard(one.task.lease_owner or "")
         task_id = one.task.id
         if isinstance(one.verdict, Finish) and one.verdict.completed:
             if seen.wrapper is not None and seen.wrapper != knowledge.good_wrapper:
@@ -93,7 +117,7 @@ class Recorder:
                 self._context.wakes.guardian.set()
             knowledge.failed_on.pop(task_id, None)
             knowledge.last_error.pop(task_id, None)
-            log.debug("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)
+            log.info("task completed", task=task_id, node=seen.node, attempt=one.task.attempt)
             return True
         knowledge.failed_on[task_id] = seen.node
         error = getattr(one.verdict, "error", None) or getattr(one.verdict, "why", None)
@@ -111,6 +135,9 @@ class Recorder:
 
     async def _acknowledge(self, recorded: Sequence[Recorded]) -> None:
         """A node that does not hear it tells again, and is acknowledged then."""
+        for one in recorded:
+            if one.changed:
+                await salvage.fetch(self._context, one.seen)
         refs: defaultdict[str, list[TaskRef]] = defaultdict(list)
         for one in recorded:
             seen = one.seen

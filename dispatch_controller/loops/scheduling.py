@@ -6,6 +6,7 @@ A push is not part of the step: a slow node delays no other node and no later pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 import trio
@@ -13,7 +14,7 @@ import trio
 from dispatch_controller.core.placement import Placement
 from dispatch_controller.core.refusals import rule_for
 from dispatch_controller.core.retry import MOST_STARTS
-from dispatch_controller.loops import orders
+from dispatch_controller.loops import orders, salvage
 from dispatch_controller.loops.conditions import conditions, refresh
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.orders import NoOrder
@@ -129,9 +130,16 @@ class Scheduling:
             if transport is None:
                 await self._give_back(claim, Cause.NODE, f"node {claim.node} is gone", 0.0)
                 return
-            await self._apply(claim, await transport.start(order))
+            await self._apply(claim, await transport.start(await self._resumed(claim, order)))
         finally:
             context.knowledge.in_flight.discard(claim.lease_owner)
+
+    async def _resumed(self, claim: Claim, order: StartOrder) -> StartOrder:
+        """Have the attempt go on from what the last one left, where the settings say so."""
+        task = claim.task
+        left_on = self._context.knowledge.failed_on.get(task.id)
+        brought = await salvage.resume(self._context, claim.node, task.artifact_patch, left_on)
+        return order if brought is None else replace(order, resume=brought)
 
     async def _apply(self, claim: Claim, outcome: StartOutcome) -> None:
         """Record how a start went. An unknown outcome is left to the reaper, which settles it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from dispatch_controller.core.paths import HeldPaths
 from dispatch_controller.core.reports import (
     Beat,
     Confirm,
@@ -16,7 +17,7 @@ from dispatch_controller.core.reports import (
     Verdict,
     judge,
 )
-from dispatch_controller.model import Cause, Observation, RunState, Task
+from dispatch_controller.model import HELD, Cause, Observation, RunState, Task
 from dispatch_controller.store import events, tasks, transitions
 from dispatch_controller.store.reputation import Merit, count
 from dispatch_controller.store.transitions import Ending
@@ -42,10 +43,12 @@ def apply(
     endings: Mapping[str, EndedByUs],
     *,
     reputation: bool = True,
+    owned_fails: Collection[str] = frozenset(),
 ) -> list[Recorded]:
     """Judge each observation against its row and write what follows; in their order.
 
-    `reputation` False where the database lacks that table.
+    `reputation` False where the database lacks that table. `owned_fails` are the projects in which
+    an attempt fails that changed a file of another live task (`write_set` in projects.json).
     """
     rows: dict[str, Task | None] = {
         **tasks.by_ids(conn, sorted({seen.task_id for seen in observations if seen.task_id}))
@@ -53,6 +56,8 @@ def apply(
     recorded = []
     beats: list[tuple[str, str, float, int | None]] = []
     for seen in observations:
+        if seen.outside and seen.project in owned_fails:
+            seen = respect_owners(conn, seen)
         task = rows.get(seen.task_id or "")
         verdict = judge(task, seen, endings)
         changed = _write(conn, now, task, seen, verdict, beats)
@@ -65,6 +70,22 @@ def apply(
     if beats:
         transitions.renew(conn, now, beats)
     return recorded
+
+
+def respect_owners(conn: Connection, seen: Observation) -> Observation:
+    """Return a completed attempt as failed where it changed what belongs to another live task."""
+    if seen.state is not RunState.COMPLETED:
+        return seen
+    held = HeldPaths()
+    for task in tasks.in_status(conn, *HELD):
+        if task.project == seen.project and task.id != seen.task_id:
+            held.add(task.id, task.modifies)
+    conflict = held.conflict(seen.outside)
+    if conflict is None:
+        return seen
+    path, holder = conflict
+    error = f"changed {path}, which belongs to {holder} and is not among its own modifies"
+    return replace(seen, state=RunState.FAILED, reason="write_set", error=error)
 
 
 def _merit(seen: Observation, verdict: Verdict) -> Merit | None:
