@@ -1,4 +1,4 @@
-"""`python -m tests.simulation SEED [hours [nodes [tasks]]]`: one run, by hand."""
+"""`python -m tests.simulation SEED [SCALE]`: one run, by hand. SCALE is a name of scales.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.simulation.simulation import Scale, Simulation
+from tests.simulation import scales
+from tests.simulation.simulation import Simulation
 
 
-def main(seed: str, hours: str = "1", nodes: str = "5", tasks: str = "60") -> None:
-    scale = Scale(nodes=int(nodes), tasks=int(tasks), seconds=float(hours) * 3600)
+def main(seed: str, scale: str = "HOUR") -> None:
     began = time.process_time()
     with tempfile.TemporaryDirectory() as home:
-        outcome = Simulation(Path(home), int(seed), scale).run()
+        outcome = Simulation(Path(home), int(seed), getattr(scales, scale)).run()
     print(outcome.digest)
     print(outcome, f"{time.process_time() - began:.1f} s of CPU", file=sys.stderr)
 

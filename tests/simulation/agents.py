@@ -59,7 +59,8 @@ class Agents:
 
     def plan(self, order: StartOrder) -> Plan:
         rng = random.Random(f"{self.seed} {order.task_id} {order.sequence}")
-        seconds = min(rng.lognormvariate(math.log(self.minutes * 60), 0.8), 6000.0)
+        usual = rng.lognormvariate(math.log(self.minutes * 60), 0.8)
+        seconds = min(usual, 0.9 * order.timeout)
         if HOPELESS in order.task_id:
             return failed("exit", seconds=seconds)
         if rng.random() >= self.faulty:

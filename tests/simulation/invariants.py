@@ -68,8 +68,10 @@ class Invariants:
             self._check_change(change)
         for task_id in {row[0] for row in changed} | {change.task_id for change in changes}:
             self._check_told(self._by_id[task_id], self.history.lives[task_id])
+        held = [row for row in self._by_id.values() if row[2] in HELD]
+        self._check_locks(held)
         if changes:
-            self._check_held([c.task_id for c in changes if c.after == "claimed"])
+            self._check_held(held, [c.task_id for c in changes if c.after == "claimed"])
         return changes
 
     def _new_steps(self) -> Iterator[Step]:
@@ -133,8 +135,7 @@ class Invariants:
         ):
             raise Violation(f"{task_id}: deadletter after {life.failures} failures of its own")
 
-    def _check_held(self, claimed: list[str]) -> None:
-        held = [row for row in self._by_id.values() if row[2] in HELD]
+    def _check_held(self, held: list[Row], claimed: list[str]) -> None:
         for node, count in Counter(row[3] or "" for row in held).items():
             if count > self._slots(node):
                 raise Violation(f"{node} holds {count} tasks, more than it has slots")
@@ -143,6 +144,9 @@ class Invariants:
                 same = self._by_id[task_id][1] == other[1] and task_id != other[0]
                 if same and self._overlap(task_id, other[0]):
                     raise Violation(f"{task_id} and {other[0]} are held and modify one file")
+
+    def _check_locks(self, held: list[Row]) -> None:
+        """Every file of a held exclusive task is locked, and no other."""
         locks = set(self._conn.execute("SELECT task_id, file_path FROM file_locks").fetchall())
         wanted = {(row[0], path) for row in held if row[8] for path in self._list(row[7])}
         if locks != wanted:

@@ -12,7 +12,7 @@ import logging
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from dispatch_controller.loops.operator import NotFound, NotPossible
 from dispatch_controller.settings_sections import LOOP_INTERVALS
 from dispatch_controller.store.connection import Connect, get_db
 from dispatch_controller.store.schema import prepare
+from tests.fakes import FakeNode
 from tests.loops.world import World
 from tests.simulation.agents import HOPELESS, Agents
 from tests.simulation.faults import Machine
@@ -73,10 +74,17 @@ class Outcome:
 class Simulation:
     """One run. `run` raises Violation at the first invariant that does not hold."""
 
-    def __init__(self, home: Path, seed: int, scale: Scale) -> None:
+    def __init__(
+        self,
+        home: Path,
+        seed: int,
+        scale: Scale,
+        prepare_node: Callable[[FakeNode], None] = lambda _: None,
+    ) -> None:
         self.seed = seed
         self.scale = scale
         self.home = home
+        self._prepare_node = prepare_node
         self._rng = random.Random(f"simulation {seed}")
         self._violation: Violation | None = None
         self._errors: list[str] = []
@@ -129,6 +137,8 @@ class Simulation:
                 f"n{n:02}", slots=rng.choice([2, 3, 4]), executor=EXECUTORS[n % len(EXECUTORS)],
                 priority=rng.choice([1, 2]), script=agents.plan,
             )  # fmt: skip
+        for node in world.machines.values():
+            self._prepare_node(node)
         world.write_nodes()
         self._machines = [
             Machine(world, node, random.Random(f"{self.seed} {name}"))
@@ -258,14 +268,13 @@ class Simulation:
                         cancelled.discard(task_id)
                     case "switch":
                         await world.operator.set_enabled(node, False)
-                        with trio.CancelScope(shield=False):
-                            await trio.sleep(600)
+                        await trio.sleep(600)
                         await world.operator.set_enabled(node, True)
             except (NotFound, NotPossible):
                 pass
+        await trio.sleep(2 * world.settings.loops.db_sync.interval)  # all are listed again
         for name in sorted(world.machines):
-            if name in world.listed:
-                await world.operator.set_enabled(name, True)
+            await world.operator.set_enabled(name, True)
 
     # --- what it was
 
