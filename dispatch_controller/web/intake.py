@@ -28,6 +28,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_SPOKEN = ("1.0", "1.1")
+
 CALLER = "dispatch.caller"
 """Key of the `Caller` in the request's scope."""
 
@@ -44,7 +46,9 @@ class Door:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["http_version"] not in _SPOKEN:
+            await _decline_version(receive, send)
+        elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._inside(scope, receive, send)
@@ -162,6 +166,24 @@ async def _refuse(
         nursery.start_soon(_discard, receive, name="discard")
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+        nursery.cancel_scope.cancel()
+
+
+async def _decline_version(receive: Receive, send: Send) -> None:
+    """Answer HTTP/2, to which no setting keeps hypercorn from being upgraded, without a body.
+
+    With one, a client that grants no flow control could hold the answer back for ever.
+    """
+    async with trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            await _discard(receive)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(leave, name="hang-up")
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 505, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
         nursery.cancel_scope.cancel()
 
 
