@@ -145,8 +145,9 @@ def _number(value: object) -> float | None:
 
 
 def _whole(value: object) -> int | None:
+    """A whole number that a column of SQLite can hold."""
     number = _number(value)
-    return None if number is None else int(number)
+    return None if number is None or abs(number) >= 2**63 else int(number)
 
 
 def _flag(value: object) -> bool | None:

@@ -29,51 +29,65 @@ MOST_TRIES = 10
 
 
 class Merging:
-    """Takes completed attempts whose branch must be merged, and gives them on for recording.
+    """Merges completed attempts, each before it is recorded.
 
     Whatever ends before that (this process too) leaves the attempt unrecorded: its node tells it
     again, and merging again what is merged already changes nothing.
     """
 
-    def __init__(self, context: Context, land: Callable[[Observation], Awaitable[None]]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._land = land
         self._merger = Merger(
             Home(context.settings.home).repos, SshSettings(**context.settings.ssh.model_dump())
         )
-        self._under_way: set[str] = set()
+        self._under_way: set[str | None] = set()
+        """Leases."""
         self._failures: Counter[str] = Counter()
 
-    def takes(self, seen: Observation, nursery: trio.Nursery | None) -> bool:
-        """Return whether `seen` is not to be recorded as it is; its merge goes on in `nursery`."""
+    def concerns(self, seen: Observation) -> bool:
+        """Return whether `seen` is an attempt that must be merged before it is recorded."""
         project = self._context.knowledge.project(seen.project)
-        if (
-            seen.state is not RunState.COMPLETED
-            or seen.git_branch is None
-            or seen.lease is None
-            or project.sync_mode != "git"
-            or project.repo_url is None
-        ):
-            return False
-        if nursery is not None and seen.lease not in self._under_way:
-            self._under_way.add(seen.lease)
-            nursery.start_soon(self._merge, seen, seen.lease, name=f"merge {seen.task_id}")
-        return True
+        return (
+            seen.state is RunState.COMPLETED
+            and seen.git_branch is not None
+            and seen.lease is not None
+            and project.sync_mode == "git"
+            and project.repo_url is not None
+        )
 
-    async def _merge(self, seen: Observation, lease: str) -> None:
-        in_flight = self._context.knowledge.in_flight
+    def begin(
+        self,
+        seen: Observation,
+        nursery: trio.Nursery,
+        land: Callable[[Observation], Awaitable[None]],
+    ) -> None:
+        """Merge in `nursery`, then give on to `land` what is to be recorded."""
+
+        async def run() -> None:
+            try:
+                found = await self.merge(seen)
+                if found is not None:
+                    await land(found)
+            finally:
+                self._under_way.discard(seen.lease)
+
+        if seen.lease not in self._under_way:
+            self._under_way.add(seen.lease)
+            nursery.start_soon(run, name=f"merge {seen.task_id}")
+
+    async def merge(self, seen: Observation) -> Observation | None:
+        """Return what is to be recorded; None where it could not be merged now: try again."""
+        in_flight, lease = self._context.knowledge.in_flight, seen.lease or ""
         in_flight.add(lease)  # nobody takes the task for a ghost meanwhile
         try:
             found = await self._merged(seen)
-            if found is not None:
-                self._failures.pop(lease, None)
-                await self._land(found)
         finally:
             in_flight.discard(lease)
-            self._under_way.discard(lease)
+        if found is not None:
+            self._failures.pop(lease, None)
+        return found
 
     async def _merged(self, seen: Observation) -> Observation | None:
-        """Return what is to be recorded; None where the node is to tell it again."""
         context = self._context
         task = await context.store.read(tasks.get, seen.task_id or "")
         if seen.outside and seen.project in context.knowledge.owned_fails:

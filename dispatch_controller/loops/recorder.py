@@ -33,7 +33,7 @@ class Recorder:
         self._inbox: list[Observation] = []
         self._filled = Wake()
         self._acks = trio.CapacityLimiter(32)
-        self._merging = Merging(context, self._land)
+        self._merging = Merging(context)
         self._nursery: trio.Nursery | None = None
 
     def take(self, node: str, observations: Sequence[Observation]) -> None:
@@ -51,26 +51,45 @@ class Recorder:
     async def run(self) -> None:
         """Record what `take` queues, until the stop."""
         stop = self._context.stop
-        async with trio.open_nursery() as self._nursery:
-            while not (stop.is_set() and not self._inbox):
-                await self._filled.wait()
-                self._filled.clear()
-                batch, self._inbox = self._inbox, []
-                if batch:
-                    recorded = await self.record(batch)
-                    self._nursery.start_soon(self._acknowledge, recorded, name="acknowledge")
-                elif stop.is_set():
-                    return
+        try:
+            async with trio.open_nursery() as self._nursery:
+                while not (stop.is_set() and not self._inbox):
+                    await self._filled.wait()
+                    self._filled.clear()
+                    batch, self._inbox = self._inbox, []
+                    if batch:
+                        recorded = await self.record(batch)
+                        self._nursery.start_soon(self._acknowledge, recorded, name="acknowledge")
+                    elif stop.is_set():
+                        return
+        finally:
+            self._nursery = None
 
     async def record(self, observations: Sequence[Observation]) -> list[Recorded]:
         """Return what became of each observation, once it is committed.
 
-        Those that must be merged first are missing: they are recorded when that is done.
+        Those that must be merged first are missing: they are recorded when that is done. While
+        `run` does not run they are left alone, and their node tells them again.
         """
-        nursery = self._nursery
-        return await self._record(
-            [seen for seen in observations if not self._merging.takes(seen, nursery)]
-        )
+        ready = []
+        for seen in observations:
+            if not self._merging.concerns(seen):
+                ready.append(seen)
+            elif self._nursery is not None:
+                self._merging.begin(seen, self._nursery, self._land)
+        return await self._record(ready)
+
+    async def record_one(self, seen: Observation) -> Recorded | None:
+        """Return what became of one observation, merged first where it must be.
+
+        None where it could not be merged now: whoever told it must tell it again.
+        """
+        if self._merging.concerns(seen):
+            merged = await self._merging.merge(seen)
+            if merged is None:
+                return None
+            seen = merged
+        return (await self._record([seen]))[0]
 
     async def _land(self, seen: Observation) -> None:
         await self._acknowledge(await self._record([seen]))

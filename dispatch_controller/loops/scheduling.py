@@ -19,6 +19,7 @@ from dispatch_controller.loops.conditions import conditions, refresh
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.orders import NoOrder
 from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.loops.returning import give_back
 from dispatch_controller.loops.ways import follow_ways
 from dispatch_controller.model import (
     Cause,
@@ -183,14 +184,11 @@ class Scheduling:
     async def _give_back(
         self, claim: Claim, cause: Cause, why: str, hold: float, merit: Merit | None = None
     ) -> None:
-        context = self._context
-        now = context.clock.wall()
-        context.knowledge.failed_on[claim.task.id] = claim.node
-        await context.store.write(
-            transitions.give_back, now, claim.task.id, claim.lease_owner,
-            cause=cause, why=why, until=now + hold if hold else None, merit=merit,
+        self._context.knowledge.failed_on[claim.task.id] = claim.node
+        await give_back(
+            self._context, claim.task.id, claim.lease_owner, cause=cause, why=why, hold=hold,
+            merit=merit,
         )  # fmt: skip
-        context.wakes.scheduling.set()
 
     async def _fail(self, claim: Claim, cause: Cause, why: str) -> None:
         context = self._context

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import structlog
 
 from dispatch_controller.core.paths import HeldPaths
 from dispatch_controller.core.reports import (
@@ -13,6 +16,7 @@ from dispatch_controller.core.reports import (
     Finish,
     GiveBack,
     Known,
+    Nothing,
     Stale,
     Verdict,
     judge,
@@ -22,6 +26,13 @@ from dispatch_controller.store import events, tasks, transitions
 from dispatch_controller.store.reputation import Merit, count
 from dispatch_controller.store.transitions import Ending
 from dispatch_controller.store.writer import Connection
+
+log = structlog.get_logger(__name__)
+
+_ODD = (
+    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
+    OverflowError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +71,17 @@ def apply(
             seen = respect_owners(conn, seen)
         task = rows.get(seen.task_id or "")
         verdict = judge(task, seen, endings)
-        changed = _write(conn, now, task, seen, verdict, beats)
+        try:
+            with conn.apart():
+                changed = _write(conn, now, task, seen, verdict, beats)
+                merit = _merit(seen, verdict) if changed and reputation else None
+                if merit is not None:
+                    count(conn, now, seen.node, merit)
+        except _ODD as error:
+            # One observation that no column can hold must not keep all others from being recorded.
+            log.error("not recorded", node=seen.node, task=seen.task_id, error=repr(error))
+            verdict, changed = Nothing(), False
         if changed and task is not None:
-            merit = _merit(seen, verdict) if reputation else None
-            if merit is not None:
-                count(conn, now, seen.node, merit)
             rows[task.id] = tasks.get(conn, task.id)
         recorded.append(Recorded(seen, task, verdict, changed))
     if beats:

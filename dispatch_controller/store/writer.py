@@ -10,7 +10,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -53,6 +54,19 @@ class Connection:
             return self._conn.execute(sql, parameters)
         except UnicodeEncodeError:  # half of a surrogate pair, as nodes and clients may send
             return self._conn.execute(sql, _encodable(parameters))
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Take back what the block did, and nothing else, where it raises."""
+        self._conn.execute("SAVEPOINT apart")
+        try:
+            yield
+        except BaseException:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK TO apart")
+                self._conn.execute("RELEASE apart")
+            raise
+        self._conn.execute("RELEASE apart")
 
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> sqlite3.Cursor:
         return self._conn.executemany(sql, parameters)

@@ -19,6 +19,7 @@ from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.reaper.leases import settle
 from dispatch_controller.loops.reaper.stuck import Watch
 from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.loops.returning import give_back
 from dispatch_controller.model import (
     HELD,
     Cause,
@@ -133,11 +134,8 @@ async def _return_or_fail(context: Context, task: Task, cause: Cause, why: str) 
     context.knowledge.failed_on[task.id] = task.node or ""
     context.knowledge.last_error[task.id] = why
     if task.attempt < MOST_STARTS:
-        await context.store.write(
-            transitions.give_back, now, task.id, lease, cause=cause, why=why,
-            merit=context.merit(Merit.ORPHAN),
-        )  # fmt: skip
-        context.wakes.scheduling.set()
+        merit = context.merit(Merit.ORPHAN)
+        await give_back(context, task.id, lease, cause=cause, why=why, merit=merit)
         return
     await context.store.write(
         transitions.finish, now, task.id, lease, task.attempt,

@@ -8,6 +8,7 @@ from dispatch_controller.core import ids, liveness
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.recorder import Recorder
+from dispatch_controller.loops.returning import give_back
 from dispatch_controller.model import HELD, Adopted, Cause, Task, TaskRef
 from dispatch_controller.store import tasks, transitions
 from dispatch_controller.store.reputation import Merit
@@ -40,11 +41,10 @@ async def settle(context: Context, recorder: Recorder, task: Task) -> None:
         return
     why = f"its start on {task.node} was not confirmed and is void"
     ours = (task.started_at or 0.0) >= context.started_at  # else it was the controller that died
-    await context.store.write(
-        transitions.give_back, context.clock.wall(), task.id, task.lease_owner or "",
-        cause=Cause.NODE, why=why, merit=context.merit(Merit.TIME_OUT) if ours else None,
+    await give_back(
+        context, task.id, task.lease_owner or "", cause=Cause.NODE, why=why,
+        merit=context.merit(Merit.TIME_OUT) if ours else None,
     )  # fmt: skip
-    context.wakes.scheduling.set()
 
 
 async def cleanup_stale_leases(context: Context) -> None:
@@ -68,11 +68,7 @@ async def cleanup_stale_leases(context: Context) -> None:
             why = f"node {node} has been lost for {(now - lost_since) / 60:.0f} min"
             log.warning("task of a lost node", task=task.id, node=node)
             context.knowledge.failed_on[task.id] = node
-            await context.store.write(
-                transitions.give_back, now, task.id, task.lease_owner or "",
-                cause=Cause.NODE, why=why,
-            )  # fmt: skip
-            context.wakes.scheduling.set()
+            await give_back(context, task.id, task.lease_owner or "", cause=Cause.NODE, why=why)
 
 
 def _renewed(task: Task, now: float) -> bool:
