@@ -69,29 +69,29 @@ async def exchange(
     `timeout` is for the whole exchange, in seconds; `most` are the bytes of the answer that are
     read. Raises NotSent and NoAnswer.
     """
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    with trio.move_on_after(timeout):
+    headers = {"Accept-Encoding": "identity"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    content = bytearray()
+    with trio.move_on_after(timeout) as scope:
         try:
             async with client.stream(
                 method, url, json=body, params=query, headers=headers
             ) as response:
-                return Answer(response.status_code, _object(await _content(response, most)))
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > most:
+                        scope.cancel()  # leaving the loop would leave httpx's generators open
+                return Answer(response.status_code, _object(bytes(content)))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotSent(f"no connection to {url}: {_said(error)}") from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise NotSent(f"{url}: {_said(error)}") from error
         except httpx.HTTPError as error:
             raise NoAnswer(f"{url}: {_said(error)}") from error
+    if len(content) > most:
+        raise NoAnswer(f"{url}: the answer is larger than {most} bytes")
     raise NoAnswer(f"{url}: no answer within {timeout:g} s")
-
-
-async def _content(response: httpx.Response, most: int) -> bytes:
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > most:
-            raise NoAnswer(f"{response.url}: the answer is larger than {most} bytes")
-    return bytes(content)
 
 
 def _object(content: bytes) -> Mapping[str, Any]:
