@@ -60,7 +60,7 @@ def controller(tmp_path: Path) -> Iterator[Controller]:
                 "factory": {"executor": "patcher"},
             }
         },
-        settings=f"[executors.patcher]\nargv = {json.dumps(argv)}\n",
+        settings=f"executors.patcher.argv = {json.dumps(argv)}\n",
         quick=QUICK + "factory = {interval = 3600, enabled = false}\n",
     )
     controller = Controller(home)
