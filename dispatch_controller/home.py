@@ -75,6 +75,10 @@ class Home:
         return self.root / "snapshots"
 
     @property
+    def repos(self) -> Path:
+        return self.root / "repos"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -71,6 +71,16 @@ def folder_name(task_id: str) -> str:
     return f"{kept or 'task'}--{digest}"
 
 
+def branch_name(project: str, task_id: str, node: str, attempt: int) -> str:
+    """Return the branch that an attempt pushes its work to (nodes.md, The wrapper).
+
+    The attempt's number is in it from the second on: a node that was cut off cannot know that its
+    lease has died, and must not push over what came later.
+    """
+    again = "" if attempt < 2 else f"-{attempt}"
+    return f"task/{project}-{folder_name(task_id)}-{node}{again}"
+
+
 def _stands_as_it_is(task_id: str) -> bool:
     return (
         ID.fullmatch(task_id) is not None

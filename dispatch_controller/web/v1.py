@@ -69,7 +69,7 @@ async def poll() -> Response:
 
 
 @blueprint.post("/task_report")
-@of_workers(Reported, TaskReport, 404)
+@of_workers(Reported, TaskReport, 404, 503)
 async def task_report() -> Response:
     """Report how a task ended. What does not fit its lease is answered and changes nothing."""
     report = await body(TaskReport)
@@ -80,8 +80,10 @@ async def task_report() -> Response:
         refuse(404, f"there is no task {ids.shown(report.task_id)}")
     known = here.context.workers.get(report.node_id)
     skew = None if known is None else known.clock_skew
-    recorded = await here.recorder.record([observation(report, task, here.now, skew)])
-    accepted, reason = _accepted(recorded[0])
+    recorded = await here.recorder.record_one(observation(report, task, here.now, skew))
+    if recorded is None:
+        refuse(503, f"the work of {ids.shown(task.id)} cannot be merged now: report it again")
+    accepted, reason = _accepted(recorded)
     return answer({"status": "OK", "task_id": task.id, "accepted": accepted, "reason": reason})
 
 
