@@ -6,7 +6,6 @@ A push is not part of the step: a slow node delays no other node and no later pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 import trio
@@ -14,7 +13,10 @@ import trio
 from dispatch_controller.core.placement import Placement
 from dispatch_controller.core.refusals import rule_for
 from dispatch_controller.core.retry import MOST_STARTS
-from dispatch_controller.loops import orders, salvage
+from dispatch_controller.fleet.packing import CodeUnfit
+from dispatch_controller.fleet.transport import TransportLost
+from dispatch_controller.loops import orders
+from dispatch_controller.loops.bringing import Bringer
 from dispatch_controller.loops.conditions import conditions, refresh
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.orders import NoOrder
@@ -44,6 +46,7 @@ class Scheduling:
     def __init__(self, context: Context, recorder: Recorder) -> None:
         self._context = context
         self._recorder = recorder
+        self._bringer = Bringer(context)
         self._pushes: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -131,16 +134,16 @@ class Scheduling:
             if transport is None:
                 await self._give_back(claim, Cause.NODE, f"node {claim.node} is gone", 0.0)
                 return
-            await self._apply(claim, await transport.start(await self._resumed(claim, order)))
+            try:
+                order = await self._bringer.bring(claim, order)
+            except CodeUnfit as error:
+                await self._fail(claim, Cause.SPEC, str(error))
+            except TransportLost as lost:  # nothing was asked to start yet
+                await self._give_back(claim, Cause.NODE, str(lost), 0.0)
+            else:
+                await self._apply(claim, await transport.start(order))
         finally:
             context.knowledge.in_flight.discard(claim.lease_owner)
-
-    async def _resumed(self, claim: Claim, order: StartOrder) -> StartOrder:
-        """Have the attempt go on from what the last one left, where the settings say so."""
-        task = claim.task
-        left_on = self._context.knowledge.failed_on.get(task.id)
-        brought = await salvage.resume(self._context, claim.node, task.artifact_patch, left_on)
-        return order if brought is None else replace(order, resume=brought)
 
     async def _apply(self, claim: Claim, outcome: StartOutcome) -> None:
         """Record how a start went. An unknown outcome is left to the reaper, which settles it."""
