@@ -34,7 +34,7 @@ class Bringer:
         machine, root = context.fleet.machine(claim.node), context.fleet.root(claim.node)
         if machine is None or root is None:
             return order
-        folder = context.settings.projects / Path(project.repo_local).expanduser()
+        folder = _folder(context.settings.projects, project.repo_local)
         return replace(order, code=await self._courier.bring(machine, root, order.project, folder))
 
     async def _resumed(self, claim: Claim, order: StartOrder) -> StartOrder:
@@ -43,3 +43,7 @@ class Bringer:
         left_on = self._context.knowledge.failed_on.get(task.id)
         brought = await salvage.resume(self._context, claim.node, task.artifact_patch, left_on)
         return order if brought is None else replace(order, resume=brought)
+
+
+def _folder(projects: Path, repo_local: str) -> Path:
+    return projects / Path(repo_local).expanduser()
