@@ -63,7 +63,7 @@ from dispatch_controller.store.schema import DatabaseUnusable, prepare
 from dispatch_controller.store.store import Store
 from dispatch_controller.web.application import build_application
 from dispatch_controller.web.intake import Door
-from dispatch_controller.web.server import ListenError, serve
+from dispatch_controller.web.server import refusal, serve
 
 log = structlog.get_logger(__name__)
 
@@ -109,20 +109,14 @@ def run(settings: Settings) -> int:
         except DatabaseUnusable as error:
             raise HomeError(str(error)) from error
         except ExceptionGroup as group:
-            refused, rest = group.split(ListenError)
-            if refused is None or rest is not None:
+            text = refusal(group)
+            if text is None:
                 raise
-            raise HomeError(_first_text(refused)) from group
+            raise HomeError(text) from group
         finally:
             remove_controller(home)
             close_logging()
     return 0
-
-
-def _first_text(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
 
 
 async def _main(settings: Settings, home: Home, absent: frozenset[str]) -> None:

@@ -31,6 +31,7 @@ MAY_USE: dict[str, tuple[str, ...]] = {
     "fleet": ("model", "core", "runtime", "fleet", "fleet/wrapper"),
     "loops": (
         "model", "core", "runtime", "store", "fleet", "factory", "loops", "settings", "catalog",
+        "settings_sections",
         "node_files", "executors", "spec_files", "home",
     ),
 }  # fmt: skip

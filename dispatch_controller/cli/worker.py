@@ -72,7 +72,6 @@ def worker(
             ExitCode.USAGE,
         )
     # Imported here: what no other command needs.
-    from dispatch_controller.web.server import ListenError
     from dispatch_controller.worker.app import run
     from dispatch_controller.worker.options import Options
 
@@ -84,10 +83,7 @@ def worker(
         token=secret,
         listen=address,
     )
-    try:
-        run(options)
-    except ListenError as error:
-        raise Failure(str(error), ExitCode.CONFIG) from error
+    run(options)
 
 
 def _controller(url: str) -> str:

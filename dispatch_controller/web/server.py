@@ -42,6 +42,17 @@ class PortInUse(ListenError):
         self.port = port
 
 
+def refusal(group: BaseExceptionGroup[BaseException]) -> str | None:
+    """Return what to do where a program ended for nothing but a ListenError, else None."""
+    refused, rest = group.split(ListenError)
+    if refused is None or rest is not None:
+        return None
+    error: BaseException = refused
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
+
+
 async def serve(
     door: Door,
     settings: Settings,

@@ -28,7 +28,7 @@ from dispatch_controller.runtime.stats import LoopStats
 from dispatch_controller.runtime.supervise import RestartPolicy, supervise
 from dispatch_controller.runtime.threads import in_thread
 from dispatch_controller.settings import Settings
-from dispatch_controller.web.server import serve
+from dispatch_controller.web.server import refusal, serve
 from dispatch_controller.web.worker_application import build_worker_application
 from dispatch_controller.worker.door import WorkerDoor
 from dispatch_controller.worker.intake import Intake
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 
 def run(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT. Raises HomeError (HomeInUse) and ListenError."""
+    """Serve until SIGTERM or SIGINT. Raises HomeError (HomeInUse)."""
     state = Home(options.state)
     try:
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,6 +58,11 @@ def run(options: Options) -> None:
         )
         try:
             trio.run(_main, options, owner_id(state))
+        except ExceptionGroup as group:
+            text = refusal(group)
+            if text is None:
+                raise
+            raise HomeError(text) from group
         finally:
             close_logging()
 
