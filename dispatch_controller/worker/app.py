@@ -83,7 +83,9 @@ class Parts:
 
     options: Options
     clock: SystemClock
+    ledger: Ledger
     transport: ServeTransport
+    intake: Intake
     service: Service
     reporter: Reporter
     door: WorkerDoor
@@ -106,7 +108,7 @@ def build_parts(options: Options, owner: str, client: httpx.AsyncClient) -> Part
     reporter = Reporter(options.node, ledger, link, transport, clock)
     service = Service(options.node, ledger, link, intake, reporter, transport, clock)
     door = WorkerDoor(options.node, ledger, intake, transport, service, clock)
-    return Parts(options, clock, transport, service, reporter, door, trio.Event())
+    return Parts(options, clock, ledger, transport, intake, service, reporter, door, trio.Event())
 
 
 async def _main(options: Options, owner: str) -> None:
