@@ -160,8 +160,7 @@ class Recorder:
         refs: defaultdict[str, list[TaskRef]] = defaultdict(list)
         for one in recorded:
             seen = one.seen
-            settled = one.changed or isinstance(one.verdict, Known | Stale)
-            if seen.state.final and seen.lease is not None and settled:
+            if seen.state.final and seen.lease is not None and _settled(one):
                 refs[seen.node].append(TaskRef(seen.project, seen.folder, seen.lease))
         for node, ended in sorted(refs.items()):
             transport = self._context.fleet.transport(node)
@@ -172,3 +171,14 @@ class Recorder:
                     await transport.ack(ended)
             except TransportLost as lost:
                 log.debug("not acknowledged", node=node, error=str(lost))
+
+
+def _settled(one: Recorded) -> bool:
+    """Whether the node need not tell it again.
+
+    A stale report under the lease that the task still has is a muddled one: acknowledged, it would
+    silence the true end of that very attempt.
+    """
+    if isinstance(one.verdict, Stale):
+        return one.task is None or one.task.lease_owner != one.seen.lease
+    return one.changed or isinstance(one.verdict, Known)
