@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from dispatch_controller.core import fields, front_matter, paths
 from dispatch_controller.core.spec import (
@@ -27,6 +28,9 @@ from dispatch_controller.core.spec import (
 
 _NAME = "S0-candidate.md"
 """Named like a spec, so that front matter without a task_id is one."""
+MOST = 100
+"""Candidates of one answer at most."""
+
 _MOST_EVIDENCE = 20
 _START = re.compile(
     r"^---[ \t]*\n(?=[\"']?(?:task_id|title|project|priority|estimated_minutes|depends_on|modifies"
@@ -35,10 +39,7 @@ _START = re.compile(
 )
 _OPEN = re.compile(r"^<spec>[ \t]*$", re.MULTILINE)
 _CLOSE = re.compile(r"^</spec>[ \t]*$", re.MULTILINE)
-_ACCEPTANCE = re.compile(
-    r"^#{1,6}[^\n]*(?:acceptance|done when|definition of done|验收)[^\n]*\n+(?=[^#\s])",
-    re.MULTILINE | re.IGNORECASE,
-)
+_ACCEPTANCE = re.compile(r"acceptance|done when|definition of done|验收", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _CITED_PLACE = re.compile(r"([^\s:`'\"()\[\]]+):[0-9]+")
 _CITED_TASK = re.compile(r"\btask[: ]+([A-Za-z0-9][A-Za-z0-9._@-]*)", re.ASCII | re.IGNORECASE)
@@ -99,21 +100,22 @@ def split(answer: str, *, whole: bool = True) -> list[Candidate]:
     text = answer.replace("\r\n", "\n").replace("\r", "\n")
     if _OPEN.search(text):
         return _between_tags(text)
-    starts = [found.start() for found in _START.finditer(text)]
+    starts = [found.start() for found in islice(_START.finditer(text), MOST)]
     ends = [*starts, len(text)][1:]
     pieces = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         piece = text[start:end].rstrip()
-        if text[:start].rstrip(" \t\n").rpartition("\n")[2].startswith("```"):
+        before = text[max(0, start - 100) : start].rstrip()
+        if before.rpartition("\n")[2].startswith("```"):
             piece = _without_fence(piece)
         pieces.append(Candidate(piece + "\n", whole or number < len(starts) - 1))
     return pieces
 
 
 def _between_tags(text: str) -> list[Candidate]:
-    pieces = []
+    pieces: list[Candidate] = []
     position = 0
-    while (opening := _OPEN.search(text, position)) is not None:
+    while len(pieces) < MOST and (opening := _OPEN.search(text, position)) is not None:
         following = _OPEN.search(text, opening.end())
         limit = following.start() if following else len(text)
         closing = _CLOSE.search(text, opening.end(), limit)
@@ -124,9 +126,15 @@ def _between_tags(text: str) -> list[Candidate]:
 
 
 def _without_fence(piece: str) -> str:
-    """Take off what follows the last fence, where the spec itself stood in one."""
-    before, fence, _ = piece.rpartition("\n```")
-    return before if fence else piece
+    """Take off what follows the end of the fence that the spec itself stands in."""
+    lines = piece.split("\n")
+    inside = False
+    for number, line in enumerate(lines):
+        if line.startswith("```"):
+            if line.strip() == "```" and not inside:
+                return "\n".join(lines[:number]).rstrip()
+            inside = not inside
+    return piece
 
 
 def check(candidate: Candidate, measure: Measure) -> Verdict:
@@ -166,7 +174,7 @@ def _check(spec: Spec, text: str, measure: Measure) -> Verdict:
         return Rejected("it has neither a title nor a heading")
     if paths.WHOLE_PROJECT in map(paths.normalise, spec.modifies):
         return Rejected("modifies names the whole project; name the files")
-    if not spec.verify and not _ACCEPTANCE.search(spec.body):
+    if not spec.verify and not _has_acceptance(spec.body):
         return Rejected(
             "neither verify nor an acceptance section: nobody could tell when it is done"
         )
@@ -182,6 +190,17 @@ def _check(spec: Spec, text: str, measure: Measure) -> Verdict:
             + " names no file:line of the checkout, no task of the project, no link of its notes"
         )
     return Accepted(spec, evidence, key, digest)
+
+
+def _has_acceptance(body: str) -> bool:
+    """Whether something stands under a heading that speaks of acceptance."""
+    under = False
+    for line in body.splitlines():
+        if line.startswith("#"):
+            under = _ACCEPTANCE.search(line[:200]) is not None
+        elif under and line.strip():
+            return True
+    return False
 
 
 def evidence_of(text: str) -> tuple[str, ...]:

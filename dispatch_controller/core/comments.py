@@ -118,12 +118,20 @@ def _opening(syntax: Syntax) -> re.Pattern[str]:
 def _scan(text: str, syntax: Syntax) -> Iterator[Comment]:
     opening, closings = _opening(syntax), dict(syntax.block)
     position, line, counted = 0, 1, 0
+    unclosed: dict[str, int] = {}
     while (found := opening.search(text, position)) is not None:
         line += text.count("\n", counted, found.start())
         counted = found.start()
         kind, mark = found.lastgroup, found.group()
         if kind == "quote":
-            position = _after_string(text, found.end(), mark, long=mark in syntax.long_quotes)
+            position = found.end()
+            if position >= unclosed.get(mark, 0):
+                long = mark in syntax.long_quotes
+                newline = text.find("\n", position)
+                limit = len(text) if long or newline < 0 else newline
+                position = _after_string(text, position, mark, limit)
+                if position == found.end():  # an apostrophe: there is no end up to the limit
+                    unclosed[mark] = limit
             continue
         if kind == "line":
             end = text.find("\n", found.end())
@@ -138,14 +146,16 @@ def _scan(text: str, syntax: Syntax) -> Iterator[Comment]:
         position = len(text) if end < 0 else end + len(closings[mark])
 
 
-def _after_string(text: str, start: int, mark: str, *, long: bool) -> int:
-    """Return where the string ends; just after its mark where it never does (an apostrophe)."""
+def _after_string(text: str, start: int, mark: str, limit: int) -> int:
+    """Return where the string ends; `start` where it does not before `limit`."""
     position = start
     while True:
-        end = text.find(mark, position)
-        if end < 0 or (not long and "\n" in text[start:end]):
+        end = text.find(mark, position, limit)
+        if end < 0:
             return start
-        escapes = len(text[start:end]) - len(text[start:end].rstrip("\\"))
+        escapes = 0
+        while end - escapes > start and text[end - escapes - 1] == "\\":
+            escapes += 1
         if escapes % 2 == 0:
             return end + len(mark)
         position = end + 1

@@ -28,10 +28,11 @@ _PATH = re.compile(r"(?:[\w.@+-]+/)*[\w@+-][\w.@+-]*\.\w{1,8}")
 _FAILED_TEST = re.compile(
     r"^(?:FAILED|ERROR) ([^\s:]+::[^\s]+)|^(?:FAIL|ERROR): (\w+) \(([\w.]+)\)", re.MULTILINE
 )
-_PLACE = re.compile(r"([\w./@+-]+\.\w{1,8})(?::|\", line |\()(\d+)")
+_PLACE = re.compile(r"(?<![\w./@+-])([\w./@+-]{1,300}\.\w{1,8})(?::|\", line |\()(\d+)")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\u2028\u2029].*", re.DOTALL)
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _LONGEST = 200
+_LONGEST_LINE = 500
 _CONTEXT = 3
 _MOST_FILES = 20
 _NOT_THE_PROJECT = (Cause.OPERATOR, Cause.NODE, Cause.EXECUTOR)
@@ -247,10 +248,11 @@ def check_gaps(run: CheckRun, files: Iterable[str]) -> Iterator[Gap]:
     """Yield what a failed command shows: one gap for each failing test, else one in all."""
     known = frozenset(files)
     command = run.command.strip()
-    blocks = list(dict.fromkeys(_failing_tests(run.output)))
-    tail = "\n".join(run.output.rstrip().splitlines()[-40:])
+    lines = [line[:_LONGEST_LINE] for line in run.output.rstrip().splitlines()]
+    output, tail = "\n".join(lines), "\n".join(lines[-40:])
+    blocks = list(dict.fromkeys(_failing_tests(output)))
     for test in blocks or [""]:
-        named = _files_of(run.output, test, known)
+        named = _files_of(output, test, known)
         if not named:
             named = tuple(sorted({path.partition("/")[0] for path in known}))[:_MOST_FILES]
         named = tuple(path for path in named if paths.problem(path) is None)
@@ -260,7 +262,7 @@ def check_gaps(run: CheckRun, files: Iterable[str]) -> Iterator[Gap]:
         what = f"test {test}" if test else f"`{command}`"
         signature = test or _NUMBERS.sub("0", last)
         evidence = f"`{command}` exits with {run.code}: {test or last}"
-        places = [f"{path}:{line}" for path, line in _places(run.output, known)][:3]
+        places = [f"{path}:{line}" for path, line in _places(output, known)][:3]
         yield Gap(
             key=f"check:{_hash(command)}:{_hash(signature)}",
             title=f"Make {what} pass"[:120],

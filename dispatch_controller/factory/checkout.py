@@ -31,6 +31,7 @@ _GENERATED_TEXT = re.compile(
     re.IGNORECASE,
 )
 _HEAD_LINES = 12
+_MARKERS = (b"TODO", b"FIXME")
 MOST_FILES = 50_000
 LARGEST = 1024 * 1024
 
@@ -54,7 +55,7 @@ class Checkout:
         return found.is_relative_to(self.root.resolve())
 
     def sources(self) -> Iterator[tuple[str, str]]:
-        """Yield (path, text) of the files with comments that people write."""
+        """Yield (path, text) of the files that people write and that hold a marker somewhere."""
         for path in self.files:
             if not comments.known(path) or _GENERATED_NAME.search(path):
                 continue
@@ -137,7 +138,7 @@ def _is_text_name(name: str) -> bool:
 
 
 def _text(path: Path) -> str | None:
-    """Return a file's text; None for one that is large, binary or cannot be read."""
+    """Return a file's text; None for one without a marker, large, binary or not readable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -145,6 +146,8 @@ def _text(path: Path) -> str | None:
     except OSError:
         return None
     if len(content) > LARGEST or b"\0" in content[:8192]:
+        return None
+    if not any(marker in content for marker in _MARKERS):
         return None
     return content.decode("utf-8", "replace").removeprefix("\ufeff").replace("\r\n", "\n")
 

@@ -104,9 +104,10 @@ class Factory:
     ) -> list[dict[str, Any]]:
         """Do one cycle now, whatever waits after a failure; return what was done, and why.
 
-        Raises NotFound for a project that nobody knows.
+        Raises NotFound for a project that nobody knows, NotPossible without projects.json.
         """
-        if project is not None and project not in await self._states():
+        states = await self._states()
+        if project is not None and project not in states:
             raise NotFound(f"there is no project {project}")
         self._pauses.forget()
         return await self._one_cycle(0, _Run(project, dry_run))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dispatch_controller.core import candidates, ledger
-from dispatch_controller.core.candidates import Accepted, Candidate, Rejected, Repeated, Verdict
+from dispatch_controller.core.candidates import Accepted, Candidate, Rejected, Repeated
 from dispatch_controller.core.spec import Spec, SpecError, parse
 from dispatch_controller.core.times import iso
 from dispatch_controller.factory.drafts import HELD, REJECTED, Draft, Drafts
@@ -41,6 +40,15 @@ class Outcome:
         return len(self.registered) + len(self.held)
 
 
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A spec that passed, and what its event says of it."""
+
+    id: str
+    text: str
+    about: dict[str, Any]
+
+
 class Editor:
     """Writes generated specs and drafts."""
 
@@ -63,89 +71,69 @@ class Editor:
     ) -> Outcome:
         """Make specs of candidates. Raises OSError where one cannot be written."""
         outcome = Outcome()
+        new: list[_New] = []
         used: set[str] = set()
         for number, candidate in enumerate(found, 1):
             verdict = await self._context.run_sync(candidates.check, candidate, prepared.measure)
-            if isinstance(verdict, Accepted) and used & {verdict.key, verdict.digest}:
-                verdict = Repeated(verdict.key)
-            await self._settle(
-                candidate, verdict, number, prepared, folder, generator, dry_run, outcome
-            )
-            if isinstance(verdict, Accepted):
-                used |= {verdict.key, verdict.digest}
+            match verdict:
+                case Rejected(reason):
+                    draft_id = f"G{prepared.request.generation}-{number:02d}-rejected"
+                    await self._reject(candidate.text, draft_id, reason, prepared, generator)
+                    outcome.rejected.append(draft_id)
+                case Accepted() if not used & {verdict.key, verdict.digest}:
+                    used |= {verdict.key, verdict.digest}
+                    new.append(_compose(verdict, number, prepared, generator))
+                case Accepted() | Repeated():
+                    await self._repeat(verdict.key, prepared, generator)
+                    outcome.repeated.append(verdict.key)
+        if dry_run:
+            for spec in new:
+                await self._hold(spec)
+                outcome.held.append(spec.id)
+        elif new:
+            await self._register_all(new, prepared, folder, generator, outcome)
         return outcome
 
-    async def _settle(
+    async def _register_all(
         self,
-        candidate: Candidate,
-        verdict: Verdict,
-        number: int,
+        new: Sequence[_New],
         prepared: Prepared,
         folder: Path,
         generator: str,
-        dry_run: bool,
         outcome: Outcome,
     ) -> None:
-        request = prepared.request
-        project, generation = request.project, request.generation
-        match verdict:
-            case Repeated(key):
+        files = {folder / f"{spec.id}.md": spec.text for spec in new}
+        tasks = await self._register(files, prepared.request.project)
+        for spec, (path, (task_id, reason)) in zip(new, tasks.items(), strict=True):
+            if task_id is None:
+                await self._reject(spec.text, spec.id, reason, prepared, generator)
+                outcome.rejected.append(spec.id)
+            else:
                 await self._memory.tell(
-                    ledger.REPEATED, project=project, generator=generator, evidence_key=key
+                    ledger.GENERATED, task_id=task_id, spec_file=str(path), **spec.about
                 )
-                outcome.repeated.append(key)
-            case Rejected(reason):
-                draft_id = f"G{generation}-{number:02d}-rejected"
-                await self._reject(candidate.text, draft_id, reason, prepared, generator)
-                outcome.rejected.append(draft_id)
-            case Accepted():
-                slug = candidates.slug(verdict.spec.title or "")
-                spec_id = f"G{generation}-{number:02d}-{slug}"
-                text = candidates.compose(
-                    verdict,
-                    spec_id,
-                    generated_by=generator,
-                    generation=generation,
-                    executor=prepared.executor,
-                )
-                about = {
-                    "project": project,
-                    "generation": generation,
-                    "generator": generator,
-                    "evidence_key": verdict.key,
-                    "digest": verdict.digest,
-                    "evidence": list(verdict.evidence),
-                }
-                if dry_run:
-                    await self._hold(spec_id, text, about)
-                    outcome.held.append(spec_id)
-                    return
-                task_id, reason = await self._register(folder / f"{spec_id}.md", text, project)
-                if task_id is None:
-                    await self._reject(text, spec_id, reason, prepared, generator)
-                    outcome.rejected.append(spec_id)
-                else:
-                    await self._memory.tell(
-                        ledger.GENERATED,
-                        task_id=task_id,
-                        spec_file=str(folder / f"{spec_id}.md"),
-                        **about,
-                    )
-                    outcome.registered.append(task_id)
+                outcome.registered.append(task_id)
 
-    async def _register(self, path: Path, text: str, project: str) -> tuple[str | None, str]:
-        """Write a spec file and register it; return its task, or None and why there is none."""
+    async def _register(
+        self, files: Mapping[Path, str], project: str
+    ) -> dict[Path, tuple[str | None, str]]:
+        """Write spec files and register them; return for each its task, or None and why not.
+
+        Raises OSError (FileExistsError): then none is left behind.
+        """
         context = self._context
-        await context.run_sync(write_new, path, text)
-        real = await context.run_sync(os.path.realpath, path)
-        report = await self._registrar.register([path], project)
-        found = await context.store.read(factory.ids_of_files, [real])
-        if real in found:
-            return found[real], ""
-        with suppress(OSError):
-            await context.run_sync(path.unlink)
-        reasons = [str(error["reason"]) for error in report["errors"]]
-        return None, "; ".join(reasons) or "registration took it for no spec"
+        real = await context.run_sync(_write_all, files)
+        report = await self._registrar.register(list(files), project)
+        found = await context.store.read(factory.ids_of_files, list(real.values()))
+        results: dict[Path, tuple[str | None, str]] = {}
+        for path, place in real.items():
+            if place in found:
+                results[path] = found[place], ""
+                continue
+            await context.run_sync(path.unlink, True)
+            reasons = [str(e["reason"]) for e in report["errors"] if e["file"] == place]
+            results[path] = None, "; ".join(reasons) or "registration took it for no spec"
+        return results
 
     async def adopt(self, prepared: Prepared) -> None:
         """Remember generated files that no event tells of: a crash came between, or a clean-up."""
@@ -162,14 +150,21 @@ class Editor:
             )
         )
 
-    async def _hold(self, spec_id: str, text: str, about: dict[str, Any]) -> None:
+    async def _hold(self, spec: _New) -> None:
+        about = spec.about
         draft = Draft(
-            spec_id, about["project"], HELD, "waits for approval", about["generator"],
+            spec.id, about["project"], HELD, "waits for approval", about["generator"],
             about["generation"], iso(self._context.clock.wall()), about["evidence_key"],
             about["digest"], tuple(about["evidence"]),
         )  # fmt: skip
-        await self._context.run_sync(self.drafts.save, draft, text)
-        await self._memory.tell(ledger.DRAFTED, draft=spec_id, **about)
+        await self._context.run_sync(self.drafts.save, draft, spec.text)
+        await self._memory.tell(ledger.DRAFTED, draft=spec.id, **about)
+
+    async def _repeat(self, key: str, prepared: Prepared, generator: str) -> None:
+        project = prepared.request.project
+        await self._memory.tell(
+            ledger.REPEATED, project=project, generator=generator, evidence_key=key
+        )
 
     async def _reject(
         self, text: str, draft_id: str, reason: str, prepared: Prepared, generator: str
@@ -203,7 +198,8 @@ class Editor:
                 f"and let its front matter say task_id: {draft_id}"
             )
         try:
-            task_id, reason = await self._register(folder / f"{draft_id}.md", text, project)
+            path = folder / f"{draft_id}.md"
+            task_id, reason = (await self._register({path: text}, project))[path]
         except FileExistsError as error:
             raise NotPossible(f"{folder / draft_id}.md exists already") from error
         except OSError as error:
@@ -237,3 +233,39 @@ def _about(draft: Draft) -> dict[str, Any]:
         "digest": draft.digest,
         "evidence": list(draft.evidence),
     }
+
+
+def _compose(accepted: Accepted, number: int, prepared: Prepared, generator: str) -> _New:
+    request = prepared.request
+    slug = candidates.slug(accepted.spec.title or "")
+    spec_id = f"G{request.generation}-{number:02d}-{slug}"
+    text = candidates.compose(
+        accepted,
+        spec_id,
+        generated_by=generator,
+        generation=request.generation,
+        executor=prepared.executor,
+    )
+    about = {
+        "project": request.project,
+        "generation": request.generation,
+        "generator": generator,
+        "evidence_key": accepted.key,
+        "digest": accepted.digest,
+        "evidence": list(accepted.evidence),
+    }
+    return _New(spec_id, text, about)
+
+
+def _write_all(files: Mapping[Path, str]) -> dict[Path, str]:
+    """Write new files; return the real path of each. One that fails takes the others back."""
+    written: dict[Path, str] = {}
+    try:
+        for path, text in files.items():
+            write_new(path, text)
+            written[path] = os.path.realpath(path)
+    except OSError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return written

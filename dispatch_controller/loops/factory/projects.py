@@ -22,6 +22,7 @@ from dispatch_controller.factory.drafts import HELD, Drafts
 from dispatch_controller.factory.generator import GeneratorFailed, Request
 from dispatch_controller.home import Home
 from dispatch_controller.loops.context import Context
+from dispatch_controller.loops.operator import NotPossible
 from dispatch_controller.loops.orders import INSTRUCTIONS
 from dispatch_controller.node_files import ProjectEntry, ProjectsFile, read_projects
 from dispatch_controller.settings_sections import Factory
@@ -80,11 +81,14 @@ class Projects:
         self._file = ProjectsFile({})
 
     async def states(self, ledger: Ledger) -> list[ProjectState]:
-        """Return how every project stands. Reads projects.json anew."""
+        """Return how every project stands. Reads projects.json anew.
+
+        Raises NotPossible where that cannot be read: nobody knows then whom to leave alone.
+        """
         context = self._context
         read = await context.run_sync(read_projects, Home(context.settings.home).projects)
         if read.errors and not read.complete:
-            raise OSError(str(read.errors[0]))
+            raise NotPossible(str(read.errors[0]))
         self._file = read
         generated = {name: list(record.tasks) for name, record in ledger.projects.items()}
         found = await context.store.read(factory.standings, sorted(read.projects), generated)
