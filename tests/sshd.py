@@ -249,3 +249,13 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def require_program(name: str) -> str:
+    """Return a program's path; skip without it, but in CI its absence is a failure."""
+    found = shutil.which(name)
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"needs {name}")
+        pytest.skip(f"needs {name}")
+    return found

@@ -133,7 +133,8 @@ def _words(done: CompletedProcess[bytes]) -> str:
 
 def _environment(ssh: SshSettings) -> dict[str, str]:
     """Return the environment for git: the controller's, with its way of SSH, and no questions."""
-    command = ["ssh", "-oBatchMode=yes", f"-oConnectTimeout={ssh.connect_timeout:.0f}"]
+    command = ["ssh", "-T", "-a", "-x", "-oBatchMode=yes"]  # whatever the user's config says
+    command.append(f"-oConnectTimeout={ssh.connect_timeout:.0f}")
     if ssh.config is not None and ssh.config.is_file():
         command += ["-F", str(ssh.config)]
     if ssh.known_hosts is not None:
