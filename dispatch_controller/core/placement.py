@@ -57,6 +57,8 @@ class Conditions:
     """Projects whose entry in projects.json says `paused`."""
     unfit: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(node, executor) that the node's fingerprint cannot serve, and why."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """Slots that a node's worker says it has: it gets no more, whatever nodes.json says."""
 
 
 class Board:
@@ -73,7 +75,8 @@ class Board:
         self._nodes = {node.name: node for node in nodes}
         self._conditions = conditions
         self._now = now
-        self._free = {node.name: node.slots for node in nodes}
+        most = conditions.most
+        self._free = {node.name: min(node.slots, most.get(node.name, node.slots)) for node in nodes}
         self._ends: dict[str, float] = {}
         self._files: dict[str, HeldPaths] = {}
         self._open: frozenset[str] | None = None

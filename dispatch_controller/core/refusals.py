@@ -30,7 +30,7 @@ _RULES = {
     "bad_order": RefusalRule(Cause.SPEC, fails=True),
     "wrapper_error": RefusalRule(Cause.NODE, hold=30.0),
     # Of HTTP workers (fleet/worker.py):
-    "no_slot": RefusalRule(Cause.NODE, hold=5.0),
+    "no_slot": RefusalRule(Cause.NODE, hold=30.0),
     "unreachable": RefusalRule(Cause.NODE, hold=30.0, blames=True),
     "unauthorized": RefusalRule(Cause.NODE, hold=60.0, blames=True),
 }

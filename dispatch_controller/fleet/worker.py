@@ -76,6 +76,7 @@ class WorkerDirectory(Protocol):
     def url(self, node: str, now: float) -> str | None: ...
     def pulls(self, node: str, now: float) -> bool: ...
     def handed(self, lease: str) -> float | None: ...
+    def untouched(self, lease: str) -> bool: ...
     def withdraw(self, lease: str, now: float) -> None: ...
 
 
@@ -174,15 +175,18 @@ class WorkerTransport:
         return outcome
 
     def _void_fetched(self, ref: TaskRef, age: float, now: float) -> VoidOutcome:
+        if age >= PATIENCE:
+            self._directory.withdraw(ref.lease, now)
+            if self._directory.untouched(ref.lease):
+                return Voided()
         worker = self._heard(now)
         listed = find(worker.running_tasks, ref)
         if listed is not None:
             return Adopted(self._of_ref(listed, ref, worker))
         if age < PATIENCE:
             raise TransportLost(self.node, f"{ref.folder} waits to be fetched by its worker")
-        self._directory.withdraw(ref.lease, now)
-        handed = self._directory.handed(ref.lease)
-        if handed is not None and (worker.listed_at or 0.0) - handed <= SETTLED:
+        since = self._directory.handed(ref.lease) or now - age
+        if (worker.listed_at or 0.0) - since <= SETTLED:
             raise TransportLost(self.node, f"{ref.folder} was fetched and may still be started")
         return Voided()
 

@@ -20,6 +20,7 @@ def conditions(context: Context, now: float) -> Conditions:
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,
         unfit=dict(knowledge.unfit),
+        most=workers.most_slots(),
     )
 
 

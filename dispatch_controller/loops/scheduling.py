@@ -129,6 +129,7 @@ class Scheduling:
                 return
             workers = context.workers
             if workers.serves(claim.node) and workers.pulls(claim.node, context.clock.wall()):
+                workers.offer(claim.lease_owner, context.clock.wall())
                 return  # it fetches its claims by /v1/poll
             transport = context.fleet.transport(claim.node)
             if transport is None:

@@ -64,6 +64,7 @@ class WorkerRegistry:
     """Node → worker_url of nodes.json, which outranks what the worker says."""
     _workers: dict[str, Worker] = field(default_factory=dict)
     _serving: dict[str, bool] = field(default_factory=dict)
+    _offered: dict[str, float] = field(default_factory=dict)
     _handed: dict[str, float] = field(default_factory=dict)
     _withdrawn: dict[str, float] = field(default_factory=dict)
 
@@ -141,7 +142,24 @@ class WorkerRegistry:
             return True
         return self.url(node, now) is not None or self.pulls(node, now)
 
+    def most_slots(self) -> dict[str, int]:
+        """Return how many slots the workers that serve nodes say they have."""
+        return {
+            worker.node_id: worker.max_slots
+            for worker in self._workers.values()
+            if worker.max_slots is not None and self.serves(worker.node_id)
+        }
+
     # --- claims that a polling worker fetches
+
+    def offer(self, lease: str, now: float) -> None:
+        """Note a claim that this process has just made, and that waits to be fetched."""
+        _forget(self._offered, now)
+        self._offered[lease] = now
+
+    def untouched(self, lease: str) -> bool:
+        """Whether the claim was surely never handed out: neither by this process nor before it."""
+        return lease in self._offered and lease not in self._handed
 
     def hand(self, lease: str, now: float) -> bool:
         """Note that a claim is handed out now; False where it must not be any more."""

@@ -271,14 +271,30 @@ async def test_an_old_word_of_a_worker_that_polls_says_nothing(field: Field) -> 
 
 
 async def test_a_claim_that_nobody_fetches_is_taken_back(field: Field) -> None:
+    """Nobody has it, so that no word of the worker is needed."""
     ref = TaskRef("p", "T1", "n:1")
     field.polled()
+    field.registry.offer("n:1", field.clock.now)
     with pytest.raises(TransportLost, match="waits to be fetched"):
+        await field.transport.void(ref)
+    field.registry.configured = {"n": "poll"}
+    field.clock.now += 2 * PATIENCE
+    assert isinstance(await field.transport.void(ref), Voided)
+    assert not field.registry.hand("n:1", field.clock.now)
+
+
+async def test_a_claim_of_an_earlier_process_may_have_been_fetched(field: Field) -> None:
+    ref = TaskRef("p", "T1", "n:1")
+    field.polled()
+    with pytest.raises(TransportLost):
         await field.transport.void(ref)
     field.clock.now += PATIENCE
     field.polled()
+    with pytest.raises(TransportLost, match="may still be started"):
+        await field.transport.void(ref)
+    field.clock.now += 1
+    field.polled()
     assert isinstance(await field.transport.void(ref), Voided)
-    assert not field.registry.hand("n:1", field.clock.now)
 
 
 async def test_a_claim_that_was_fetched_is_void_only_after_it_could_have_begun(

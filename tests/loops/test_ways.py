@@ -111,3 +111,17 @@ def hold(database: Path) -> None:
 def release(database: Path) -> None:
     with get_db(database) as conn:
         conn.execute("UPDATE tasks SET status = 'completed' WHERE id = 'T1'")
+
+
+async def test_a_node_gets_no_more_than_its_worker_has_slots(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.node("n", slots=4)
+    async with world.controller() as context:
+        for number in range(1, 5):
+            world.spec(f"S{number}")
+        registry, at = context.workers, world.clock.wall()
+        registry.configured = {"n": "poll"}
+        registry.heard(Message("n", "10.0.0.1", at, max_slots=2, running_tasks=(), poll=True))
+        await trio.sleep(45)
+        assert sorted(world.status().values()) == ["claimed", "claimed", "pending", "pending"]

@@ -71,7 +71,7 @@ class Collector:
             context.knowledge.problems[node] = str(lost)
             log.debug("not collected", node=node, error=str(lost))
             return
-        if context.knowledge.answered(node, context.clock.wall()):
+        if context.knowledge.answered(node, collection.at):
             context.wakes.scheduling.set()
         self._watch.see(collection)
         readable = [seen for seen in collection.tasks if seen.state is not RunState.UNKNOWN]
