@@ -14,7 +14,7 @@ from dispatch_controller.core.placement import Reason
 from dispatch_controller.core.times import parse_iso
 from dispatch_controller.loops.conditions import reasons
 from dispatch_controller.model import TaskStatus
-from dispatch_controller.store import events, pages, tasks, views
+from dispatch_controller.store import endings, events, pages, tasks, views
 from dispatch_controller.store.events import Event
 from dispatch_controller.store.pages import GraphTask
 from dispatch_controller.store.tasks import Filter
@@ -126,8 +126,17 @@ async def task(here: Parts, task_id: str) -> dict[str, Any]:
         "children": children,
         "can_retry": row["status"] in (TaskStatus.FAILED, TaskStatus.DEADLETTER),
         "can_cancel": row["status"] not in (TaskStatus.COMPLETED, TaskStatus.DEADLETTER),
+        "ending": _ending(told, row["lease_owner"]),
         "held": row["status"] in (TaskStatus.CLAIMED, TaskStatus.RUNNING),
     }
+
+
+def _ending(told: list[Event], lease: object) -> str | None:
+    """Return why the process of this lease is being ended, if it is."""
+    wishes = [event for event in told if event.event_type == endings.EVENT]
+    if not wishes or wishes[-1].details.get("lease") != lease:
+        return None
+    return str(wishes[-1].details.get("why") or "the controller wishes it")
 
 
 def event_line(event: Event) -> EventLine:

@@ -11,7 +11,11 @@ import sqlite3
 from pathlib import Path
 
 from dispatch_controller.core.times import iso
+from dispatch_controller.model import Probe
+from dispatch_controller.store.connection import get_db
+from tests.dashboard.site import Site
 
+GIB = 2**30
 NODES = ("mini-1", "mini-2", "studio", "rack-a", "rack-b")
 WORDS = (
     "parser", "login", "cache", "export", "billing", "search", "sync", "metrics", "upload",
@@ -123,3 +127,51 @@ def _add(
             )
         if status == "deadletter":
             event(ended + 1, "task_deadletter", attempt=1, cause=fault[0], why="no retry is left")
+
+
+def furnish(site: Site) -> None:
+    """Give a site nodes in every state, two projects, and incidents."""
+    path, now = site.door.context.store.path, site.door.context.clock.wall()
+    fill(path, now, project="shop", tasks=120, width=10, seed=2)
+    fill(path, now, project="docs", tasks=40, width=5, seed=3)
+    for n, name in enumerate(NODES):
+        site.add_node(name, slots=8 + 4 * n, executor="claude" if n < 3 else "codex")
+    knowledge = site.door.context.knowledge
+
+    def tell() -> None:
+        for n, name in enumerate(NODES[:-1]):
+            knowledge.probes[name] = Probe(
+                name, now - 12, 0.0031 * (n + 1), 0.2 if n else 74.0, (1.2 + n, 0.9, 0.7), 8,
+                32 * GIB, (9 + n) * GIB, 500 * GIB, (120 - n * 20) * GIB, "9f3c27d1e0aa" * 5,
+                "3.11.9", "2.39.5", agents={"claude": {"version": "2.1.4"}},
+            )  # fmt: skip
+        del knowledge.contacts[NODES[-1]]
+        knowledge.problems[NODES[-1]] = "connection refused by rack-b.lan, port 22"
+        for loop, stats in site.door.context.stats.items():
+            stats.interval = getattr(site.door.context.settings.loops, loop).interval
+            stats.succeeded(now - 3, 0.02)
+            stats.cycle = 8123
+
+    site.do(tell)
+    with get_db(path) as conn:
+        conn.execute(
+            "INSERT INTO node_reputation (node, score, total_tasks, failed_validations,"
+            " quarantined, quarantine_reason) VALUES ('rack-a', 55, 40, 7, 1,"
+            " 'reputation 55, below 60')"
+        )
+        lost = {"text": "rack-b is lost: connection refused", "root": "node:rack-b", "count": 3}
+        conn.executemany(
+            "INSERT INTO guardian_events (timestamp, check_type, issue_key, severity, status,"
+            " details, node) VALUES (?, ?, ?, 3, 'detected', ?, ?)",
+            [
+                (iso(now - 900), "incident", "node:rack-b", json.dumps(lost), None),
+                (iso(now - 900), "node_lost", "lost:rack-b", json.dumps(lost), "rack-b"),
+            ],
+        )
+
+
+def first(site: Site, status: str) -> str:
+    """Return the first task in that state."""
+    with get_db(site.door.context.store.path) as conn:
+        row = conn.execute("SELECT min(id) FROM tasks WHERE status = ?", (status,)).fetchone()
+        return str(row[0])

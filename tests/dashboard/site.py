@@ -14,6 +14,9 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from dispatch_controller.store import transitions
+from dispatch_controller.store.transitions import Ending
+from tests.fakes import Plan
 from tests.web.serving import Serving, serving
 
 T = TypeVar("T")
@@ -37,6 +40,55 @@ class Site:
     def call(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run `fn` beside the controller; return what it returns."""
         return trio.from_thread.run(fn, *args, trio_token=self._token)
+
+    def add_node(self, name: str, **columns: object) -> None:
+        """Add a node that answers, with a machine in memory behind it."""
+        door = self.door
+
+        async def add() -> None:
+            door.machines.add(name, lambda order: Plan(seconds=10_000, log="working\n"))
+            await door.add_node(name, **columns)  # type: ignore[arg-type]
+            door.context.knowledge.answered(name, door.context.clock.wall())
+
+        self.call(add)
+
+    def add_tasks(self, *ids: str, **more: object) -> None:
+        async def add() -> None:
+            await self.door.add_tasks(*ids, **more)  # type: ignore[arg-type]
+
+        self.call(add)
+
+    def run(self, *ids: str, **more: object) -> None:
+        """Have new tasks running on the nodes there are."""
+        self.add_tasks(*ids, **more)
+        self.start()
+        for task_id in ids:
+            assert self.door.row(task_id)["status"] == "running"
+
+    def start(self) -> None:
+        """Run a pass, and record what the machines then say."""
+        door = self.door
+
+        async def go() -> None:
+            await door.schedule()
+            for machine in door.machines.nodes.values():
+                await door.scheduling._recorder.record(machine.observations())
+
+        self.call(go)
+
+    def end(self, task_id: str, error: str | None = None, **details: object) -> None:
+        """Record the end of a running task's attempt; with an error it failed."""
+        row = self.door.row(task_id)
+        store, now = self.door.context.store, self.door.context.clock.wall()
+
+        async def write() -> bool:
+            return await store.write(
+                transitions.finish, now, task_id, row["lease_owner"], row["attempt"],
+                Ending(error is None, error=error, duration_seconds=12.0),
+                {"error": error, **details},
+            )  # fmt: skip
+
+        assert self.call(write)
 
     def do(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a plain function on the controller's thread."""

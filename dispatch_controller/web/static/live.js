@@ -1,10 +1,14 @@
 // Keeps the page true: on every event it asks for the page again, and takes over what has changed.
 // A tab that nobody looks at holds no connection, and asks anew when it is looked at.
-const AT_ONCE = 60, LEAST = 250, MOST = 5000, ANYWAY = 10000, AGAIN = 2000;
+// A few changes are shown at once; when they do not end, the page takes a quarter of what is there
+// to serve it.
+const AT_ONCE = 60, ANYWAY = 10000, AGAIN = 2000;
+const CREDIT = 3, LEAST = 500, MOST = 5000, EFFORT = 4;
 const state = document.getElementById("link-state");
 const task = document.body.dataset.task;
 
-let source = null, retry = null, due = null, busy = false, missed = false, notBefore = 0;
+let source = null, retry = null, due = null, busy = false, missed = false;
+let credit = CREDIT, regain = LEAST, countedAt = performance.now();
 
 function say(key, words) {
   if (state.dataset.state === key) return;
@@ -15,13 +19,17 @@ function say(key, words) {
 function refresh(delay = AT_ONCE) {
   missed = true;
   if (document.hidden || busy || due !== null) return;
-  due = setTimeout(run, Math.max(delay, notBefore - performance.now()));
+  const now = performance.now();
+  credit = Math.min(CREDIT, credit + (now - countedAt) / regain);
+  countedAt = now;
+  due = setTimeout(run, Math.max(delay, (1 - credit) * regain));
 }
 
 async function run() {
   due = null;
   busy = true;
   missed = false;
+  credit -= 1;
   const began = performance.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
@@ -31,8 +39,7 @@ async function run() {
     // The stream tells that the controller is away.
   } finally {
     busy = false;
-    const took = performance.now() - began;
-    notBefore = performance.now() + Math.min(MOST, Math.max(LEAST, 4 * took));
+    regain = Math.min(MOST, Math.max(LEAST, EFFORT * (performance.now() - began)));
     if (missed) refresh();
   }
 }
