@@ -57,7 +57,7 @@ from dispatch_controller.runtime.supervise import RestartPolicy, supervise
 from dispatch_controller.runtime.threads import in_thread
 from dispatch_controller.service.notify import watchdog
 from dispatch_controller.settings import Settings
-from dispatch_controller.store import endings
+from dispatch_controller.store import endings, history
 from dispatch_controller.store.checkpoint import truncate_wal
 from dispatch_controller.store.schema import DatabaseUnusable, prepare
 from dispatch_controller.store.store import Store
@@ -148,6 +148,8 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
         await infrastructure.start(parts.fleet.run, name="fleet")
         infrastructure.start_soon(parts.lag.watch, name="event loop lag")
         context.knowledge.endings |= await context.store.read(endings.standing)
+        for task_id, failure in (await context.store.read(history.last_failures)).items():
+            context.knowledge.remember_failure(task_id, *failure)
         await recall_ways(context)
         await parts.findings.load()
         parts.releases.apply()

@@ -64,6 +64,12 @@ class Knowledge:
     cycles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task → path of the cycle that it is in."""
 
+    def remember_failure(self, task: str, node: str, error: str) -> None:
+        """Keep where a task's last attempt failed and of what, for its next one."""
+        self.failed_on[task] = node
+        if error:
+            self.last_error[task] = error
+
     def answered(self, node: str, at: float) -> bool:
         """Record an answer; return whether the node was out of touch before it."""
         back = not self.in_touch(node, at)

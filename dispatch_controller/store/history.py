@@ -49,3 +49,22 @@ def _failure(event: Event) -> Failure:
         reason=reason if isinstance(reason, str) else None,
         exit_code=exit_code if isinstance(exit_code, int) else None,
     )
+
+
+def last_failures(conn: Connection) -> dict[str, tuple[str, str]]:
+    """Return for pending tasks that have run before: on which node, and what it failed of.
+
+    Read once, at the start of the process: so the next attempt still prefers another node.
+    """
+    rows = conn.execute("SELECT id FROM tasks WHERE status = 'pending' AND attempt > 0 ORDER BY id")
+    again = [row["id"] for row in rows if row["id"] is not None]
+    if not again:
+        return {}
+    told = events.of_types(conn, again, ("task_failed", "attempt_refunded", "operator_retry"))
+    found = {}
+    for task_id, happened in told.items():
+        last = happened[-1] if happened else None
+        if last is not None and last.node is not None and last.event_type != "operator_retry":
+            error = last.details.get("error") or last.details.get("why") or ""
+            found[task_id] = (last.node, str(error))
+    return found

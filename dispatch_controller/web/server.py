@@ -125,7 +125,9 @@ async def _close_at_stop(listening: socket.socket, stop: trio.Event) -> None:
 
 def _url(settings: Settings, listening: socket.socket) -> str:
     scheme = "http" if settings.tls_certificate is None else "https"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # Listening everywhere is no address that a command on this machine could call.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    host = f"[{reachable}]" if ":" in reachable else reachable
     return f"{scheme}://{host}:{listening.getsockname()[1]}"
 
 
