@@ -53,6 +53,7 @@ for command in (
     local.bench,
     tasks.register,
     status.status,
+    status.log_level,
     tasks.tasks,
     tasks.show,
     tasks.logs,

@@ -1,9 +1,11 @@
-"""The command status."""
+"""The commands status and log-level: the running controller itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
+import typer
 from rich.text import Text
 
 from dispatch_controller.cli.client import connect
@@ -45,6 +47,26 @@ def status(
         (_loop(name, loop) for name, loop in body["loops"].items()),
     )
     stdout().print(f"nodes: {len(body['nodes'])}; `dispatch-controller nodes` shows them")
+
+
+class Level(StrEnum):
+    """The least severity that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def log_level(
+    level: Annotated[Level, typer.Argument(metavar="LEVEL", help="debug, info, warning or error.")],
+    home: HomeOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Log more or less while it runs; the next start follows the setting log_level again."""
+    with connect(home, url) as client:
+        client.post("log-level", {"level": level.value})
+    stdout().print(cell(f"logs from {level.value} on"))
 
 
 def _loop(name: str, loop: dict[str, Any]) -> list[Text]:

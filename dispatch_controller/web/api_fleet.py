@@ -1,4 +1,4 @@
-"""/api/v1: nodes, projects, registration, events, status."""
+"""/api/v1: nodes, projects, registration, events, status, log level."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from quart import Blueprint, Response
 from quart_schema import tag_blueprint
 
 from dispatch_controller.core import ids
+from dispatch_controller.logs import set_level
 from dispatch_controller.loops.context import Context
 from dispatch_controller.store import events, tasks, views
 from dispatch_controller.web import reading
@@ -22,6 +23,7 @@ from dispatch_controller.web.status import status_body
 from dispatch_controller.web.types import (
     EventPage,
     EventQuery,
+    LogLevel,
     NodeRow,
     Nothing,
     ProjectRow,
@@ -39,6 +41,15 @@ tag_blueprint(blueprint, ["fleet"])
 async def status() -> Response:
     """Tell how the controller, its loops and its nodes are: the body of /v1/status."""
     return ok(await status_body(parts()))
+
+
+@blueprint.post("/log-level")
+@changes(LogLevel, LogLevel)
+async def log_level() -> Response:
+    """Log from this level on, at once, until the controller ends."""
+    asked = await reading.body(LogLevel)
+    set_level(asked.level)
+    return ok({"level": asked.level})
 
 
 @blueprint.get("/nodes")

@@ -37,6 +37,12 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
+class LogLevel(Question):
+    """How much is logged from now on."""
+
+    level: Literal["debug", "info", "warning", "error"]
+
+
 class TaskQuery(Question):
     status: TaskStatus | None = Field(None, description="only those in this state")
     project: Line | None = Field(None, description="only those of this project")
