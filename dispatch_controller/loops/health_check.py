@@ -79,6 +79,7 @@ class HealthCheck:
         if jump:
             log.warning("clock jumped", loop="health_check", cycle=cycle, seconds=round(jump, 1))
             context.wakes.probe_workers.set()
+            context.knowledge.ask_all = True
             context.wakes.reaper.set()
         await self._findings.report("controller", _controller_findings(await self.look()))
         await self._findings.report("node_lost", self._lost_nodes())

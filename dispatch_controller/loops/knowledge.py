@@ -47,6 +47,10 @@ class Knowledge:
     """(node, executor) → why the node cannot run it."""
     endings: dict[str, EndedByUs] = field(default_factory=dict)
     """Lease → why its process is being ended."""
+    issued: set[str] = field(default_factory=set)
+    """Leases that this process gave out and that were held when it last looked."""
+    ask_all: bool = False
+    """The clock has jumped: all nodes are to be asked before time is trusted again."""
     in_flight: set[str] = field(default_factory=set)
     """Leases whose start this process has under way."""
     probes: dict[str, Probe] = field(default_factory=dict)

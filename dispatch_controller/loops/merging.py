@@ -1,4 +1,6 @@
-"""Completed attempts of git projects are merged first and recorded then (docs/decisions/0006-merged-before-completed.md).
+"""Completed attempts of git projects are merged first and recorded then.
+
+Why: docs/decisions/0006-merged-before-completed.md.
 
 So a dependent, which starts once its parents are completed, starts from a main branch that has
 their work.

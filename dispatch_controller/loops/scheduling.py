@@ -73,6 +73,7 @@ class Scheduling:
         leases = [self._lease(placement) for placement in found.placements]
         owners = {lease.lease_owner for lease in leases}
         context.knowledge.in_flight |= owners
+        context.knowledge.issued |= owners
         try:
             claims = await context.store.write(
                 transitions.claim, context.clock.wall(), leases, found.held

@@ -5,6 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
+from dispatch_controller.core.times import iso
+from dispatch_controller.store.connection import get_db
 from tests.fakes import FAILS, Fault, Plan
 from tests.loops.world import World
 
@@ -151,3 +153,36 @@ async def test_an_operator_cancels_a_running_task(world: World, autojump_clock: 
         await world.operator.retry("S1")
         await world.until(60, S1="running")
     assert world.row("S1")["attempt"] == 1
+
+
+async def test_another_program_s_claim_is_left_to_it_until_its_lease_has_run_out(
+    world: World, autojump_clock: MockClock
+) -> None:
+    machine = world.node("a")
+    world.spec("S1", depends_on=["later"])
+    async with world.controller():
+        await trio.sleep(100)
+        with get_db(world.db) as conn:  # as a command-line scheduler would
+            conn.execute(
+                "UPDATE tasks SET status = 'claimed', node = 'a', lease_owner = 'a:0badf00d',"
+                " attempt = 1, started_at = ?, lease_expires_at = ?",
+                (iso(world.clock.wall()), int(world.clock.wall()) + 300),
+            )
+        await trio.sleep(250)
+        assert world.status() == {"S1": "claimed"}
+        await trio.sleep(150)
+        assert world.status() == {"S1": "pending"}
+    assert [t.what for t in machine.trace] == ["voided"]
+
+
+async def test_a_woken_reaper_asks_no_node_for_all_its_tasks(
+    world: World, autojump_clock: MockClock
+) -> None:
+    machine = world.node("a", slots=8, script=lambda _: FAILS)
+    for n in range(8):
+        world.spec(f"S{n}")
+    async with world.controller() as context:
+        await trio.sleep(59 * 5)
+        stats = context.stats["reaper"]
+        assert stats.steps > stats.cycle  # it was woken for the retries
+        assert machine.calls.count("collect") == stats.cycle + 1  # one more for stale processes

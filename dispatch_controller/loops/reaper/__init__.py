@@ -7,7 +7,7 @@ import trio
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.reaper.collect import Collector
 from dispatch_controller.loops.reaper.endings import finish_endings
-from dispatch_controller.loops.reaper.leases import cleanup_stale_leases
+from dispatch_controller.loops.reaper.leases import cleanup_stale_leases, settle_claims
 from dispatch_controller.loops.reaper.recovery import auto_recover_nodes
 from dispatch_controller.loops.reaper.retries import retry_failed
 from dispatch_controller.loops.reaper.stale import cleanup_stale_processes
@@ -44,17 +44,27 @@ class Reaper:
             self._recorder.wake()
 
     async def step(self, cycle: int) -> None:
-        """All sub-steps; each one's failure is its own."""
-        context = self._context
-        substeps: dict[str, Substep] = {
-            "collect_task_status": self._collector.collect,
-            "reap_stuck": self._watch.reap_stuck,
-            "finish_endings": lambda: finish_endings(context, self._recorder),
-            "retry_failed": lambda: retry_failed(context),
-            "cleanup_stale_leases": lambda: cleanup_stale_leases(context),
-            "cleanup_stale_file_locks": lambda: context.store.write(file_locks.release_stale),
-            "sync_running_counts": lambda: context.store.write(nodes.sync_running_counts),
-        }
+        """All sub-steps that are due; each one's failure is its own.
+
+        A woken step does what it was woken for: retries, endings, starts that are not confirmed. It
+        asks no node for all its tasks, unless the clock has jumped.
+        """
+        context, recorder = self._context, self._recorder
+        timed = self._cadence.due("timed", cycle, 1)
+        substeps: dict[str, Substep] = {}
+        if timed or context.knowledge.ask_all:
+            substeps["collect_task_status"] = self._collector.collect
+            substeps["reap_stuck"] = self._watch.reap_stuck
+        else:
+            substeps["settle_claims"] = lambda: settle_claims(context, recorder)
+        substeps["finish_endings"] = lambda: finish_endings(context, recorder)
+        substeps["retry_failed"] = lambda: retry_failed(context)
+        if timed:
+            substeps["cleanup_stale_leases"] = lambda: cleanup_stale_leases(context)
+            substeps["cleanup_stale_file_locks"] = lambda: context.store.write(
+                file_locks.release_stale
+            )
+            substeps["sync_running_counts"] = lambda: context.store.write(nodes.sync_running_counts)
         if self._cadence.due("processes", cycle, 10):
             substeps["cleanup_stale_processes"] = lambda: cleanup_stale_processes(context)
         if self._cadence.due("recovery", cycle, 5):

@@ -16,7 +16,7 @@ from dispatch_controller.core import liveness
 from dispatch_controller.core.retry import MOST_STARTS
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
-from dispatch_controller.loops.reaper.leases import settle
+from dispatch_controller.loops.reaper.leases import may_settle, settle
 from dispatch_controller.loops.reaper.stuck import Watch
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.returning import give_back
@@ -51,9 +51,13 @@ class Collector:
     async def collect(self) -> None:
         """Ask every node at once; each answer is recorded as it comes."""
         context = self._context
+        issued = set(context.knowledge.issued)
         held = await context.store.read(tasks.in_status, *HELD)
         fleet = sorted(context.knowledge.nodes) or sorted({task.node or "" for task in held})
-        self._watch.keep({task.lease_owner or "" for task in held})
+        leases = {task.lease_owner or "" for task in held}
+        self._watch.keep(leases)
+        context.knowledge.issued -= issued - leases - context.knowledge.in_flight
+        context.knowledge.ask_all = False
         async with trio.open_nursery() as nursery:
             for node in fleet:
                 mine = [task for task in held if task.node == node]
@@ -91,7 +95,8 @@ class Collector:
             if lease in in_flight or task.holding in self._context.knowledge.endings:
                 continue  # what is to end is dealt with where it is ended: it never runs again
             if task.status is TaskStatus.CLAIMED:
-                if seen is None or seen.state is RunState.UNKNOWN:
+                unknown = seen is None or seen.state is RunState.UNKNOWN
+                if unknown and may_settle(self._context, task):
                     await settle(self._context, self._recorder, task)
             elif seen is None or _gone(seen):
                 await self._reap_ghost(task)

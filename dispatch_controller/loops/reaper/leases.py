@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import structlog
+import trio
 
 from dispatch_controller.core import ids, liveness
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.returning import give_back
-from dispatch_controller.model import HELD, Adopted, Cause, Task, TaskRef
+from dispatch_controller.model import HELD, Adopted, Cause, Task, TaskRef, TaskStatus
 from dispatch_controller.store import tasks, transitions
 from dispatch_controller.store.reputation import Merit
 
@@ -45,6 +46,29 @@ async def settle(context: Context, recorder: Recorder, task: Task) -> None:
         context, task.id, task.lease_owner or "", cause=Cause.NODE, why=why,
         merit=context.merit(Merit.TIME_OUT) if ours else None,
     )  # fmt: skip
+
+
+def may_settle(context: Context, task: Task) -> bool:
+    """Whether the start of a claimed task is this controller's to settle.
+
+    Ours is what this process gave out, or an earlier one did; another program's claim is left to it
+    until its lease has run out.
+    """
+    knowledge = context.knowledge
+    lease = task.lease_owner or ""
+    if lease in knowledge.in_flight or task.holding in knowledge.endings:
+        return False
+    before_us = (task.started_at or 0.0) < context.started_at
+    return lease in knowledge.issued or before_us or not task.leased(context.clock.wall())
+
+
+async def settle_claims(context: Context, recorder: Recorder) -> None:
+    """Settle every start whose outcome is not known, all at once."""
+    claimed = await context.store.read(tasks.in_status, TaskStatus.CLAIMED)
+    async with trio.open_nursery() as nursery:
+        for task in claimed:
+            if may_settle(context, task):
+                nursery.start_soon(settle, context, recorder, task, name=f"settle {task.id}")
 
 
 async def cleanup_stale_leases(context: Context) -> None:
