@@ -12,6 +12,8 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import structlog
 import trio
@@ -62,7 +64,6 @@ from dispatch_controller.store.checkpoint import truncate_wal
 from dispatch_controller.store.schema import DatabaseUnusable, prepare
 from dispatch_controller.store.store import Store
 from dispatch_controller.web.application import build_application
-from dispatch_controller.web.intake import Door
 from dispatch_controller.web.server import refusal, serve
 
 log = structlog.get_logger(__name__)
@@ -70,15 +71,28 @@ log = structlog.get_logger(__name__)
 Loop = Callable[[], Awaitable[None]]
 
 
+class Infrastructure(Protocol):
+    """Runs until cancelled, and says when it is ready."""
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None: ...
+
+
+class Web(Protocol):
+    """Serves until the stop, then drains; its status is the address."""
+
+    async def __call__(self, *, task_status: trio.TaskStatus[str]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Everything that runs, built but not started."""
 
     context: Context
-    ssh: SshService
-    fleet: Fleet
-    recorder: Recorder
-    door: Door
+    ssh: Infrastructure
+    fleet: Infrastructure
+    web: Web
     lag: Lag
     alerts: Alerts
     releases: Releases
@@ -120,14 +134,18 @@ def run(settings: Settings) -> int:
 
 
 async def _main(settings: Settings, home: Home, absent: frozenset[str]) -> None:
-    parts = build_parts(settings, home, absent)
+    await live(build_parts(settings, home, absent), home)
+
+
+async def live(parts: Parts, home: Home) -> None:
+    """Run the parts until SIGTERM or SIGINT, and end them in their order."""
     scopes = _Scopes(trio.CancelScope(), trio.CancelScope())
     async with trio.open_nursery() as root:
         await root.start(_watch_signals, parts.context, scopes, name="signals")
         with scopes.infrastructure:
             await _run_infrastructure(parts, home, scopes)
         root.cancel_scope.cancel()
-    await in_thread(truncate_wal, home.database)
+    await parts.context.run_sync(truncate_wal, home.database)
     log.info("stopped")
 
 
@@ -167,8 +185,7 @@ async def _run_infrastructure(parts: Parts, home: Home, scopes: _Scopes) -> None
 
 
 async def _serve(parts: Parts, drained: trio.Event, *, task_status: trio.TaskStatus[str]) -> None:
-    context = parts.context
-    await serve(parts.door, context.settings, stop=context.stop, task_status=task_status)
+    await parts.web(task_status=task_status)
     drained.set()
 
 
@@ -267,4 +284,5 @@ def build_parts(settings: Settings, home: Home, absent: frozenset[str]) -> Parts
     }
     enabled = {name: loop for name, loop in loops.items() if getattr(settings.loops, name).enabled}
     door = build_application(context, recorder, registrar, Operator(context), health, factory)
-    return Parts(context, ssh, fleet, recorder, door, lag, alerts, releases, findings, enabled)
+    web = partial(serve, door, settings, stop=context.stop)
+    return Parts(context, ssh, fleet, web, lag, alerts, releases, findings, enabled)
