@@ -146,7 +146,7 @@ async def test_a_broken_rule_is_found(
     with get_db(world.db) as conn:
         conn.execute("BEGIN IMMEDIATE")
         sabotage(world, Connection(conn), machine)
-        events.add(conn, world.clock.wall(), "sabotage")
+        events.add(Connection(conn), world.clock.wall(), "sabotage")
         conn.execute("COMMIT")
     with pytest.raises(Violation, match=told):
         invariants.look()
