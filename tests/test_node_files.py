@@ -126,3 +126,20 @@ def test_projects_load_beside_wrong_ones(tmp_path: Path) -> None:
         ("list", None),
     ]
     assert not read_projects(write(tmp_path, [])).complete
+
+
+@pytest.mark.parametrize("url", ["poll", "http://10.0.0.7:8081", "https://mini/", "http://[::1]:1"])
+def test_a_worker_is_named_by_its_address_or_polls(tmp_path: Path, url: str) -> None:
+    read = read_nodes(write(tmp_path, [{"name": "a", "worker_url": url}]))
+    assert not read.errors
+    assert read.nodes[0].worker_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["10.0.0.7:8081", "ftp://mini", "file:///etc/passwd", "http://", "http://u:p@mini", ""]
+)
+def test_an_address_that_no_worker_can_have_is_an_error_of_its_key(
+    tmp_path: Path, url: str
+) -> None:
+    (error,) = read_nodes(write(tmp_path, [{"name": "a", "worker_url": url}])).errors
+    assert (error.entry, error.key) == ("a", "worker_url")

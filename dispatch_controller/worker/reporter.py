@@ -47,6 +47,7 @@ class Reporter:
         self._transport = transport
         self._clock = clock
         self._complained: set[str] = set()
+        self._side_by_side = trio.CapacityLimiter(8)
 
     async def run(self) -> None:
         """Report what has ended, as it ends, until cancelled."""
@@ -63,18 +64,22 @@ class Reporter:
             pause = min(2 * pause, MOST_PAUSE)
 
     async def _report_all(self) -> bool:
-        """Send every report once; return whether none is left."""
-        for seen in self._ledger.unreported():
-            answer = await self._link.call("task_report", await self._report(seen))
-            if answer is None:
-                return False  # nor would the next one arrive
-            if answer.status in SETTLES:
-                await self._settle(seen, answer)
-            elif seen.lease not in self._complained:
-                self._complained.add(seen.lease or "")
-                log.error("report refused", task=seen.task_id, lease=seen.lease,
-                          reason=answer.error)  # fmt: skip
+        """Send every report once, a few side by side; return whether none is left."""
+        async with trio.open_nursery() as nursery:
+            for seen in self._ledger.unreported():
+                nursery.start_soon(self._report_one, seen, name=f"report {seen.task_id}")
         return not self._ledger.unreported()
+
+    async def _report_one(self, seen: Observation) -> None:
+        async with self._side_by_side:  # a controller that first merges takes its time
+            answer = await self._link.call("task_report", await self._report(seen))
+        if answer is None or answer.status >= 500:
+            return
+        if answer.status in SETTLES:
+            await self._settle(seen, answer)
+        elif seen.lease not in self._complained:
+            self._complained.add(seen.lease or "")
+            log.error("report refused", task=seen.task_id, lease=seen.lease, reason=answer.error)
 
     async def _settle(self, seen: Observation, answer: Answer) -> None:
         log.info(

@@ -19,6 +19,8 @@ from tests.e2e.controller import Controller, eventually
 from tests.e2e.homes import makes, write_home, write_spec
 from tests.e2e.worker import WorkerProcess
 
+pytestmark = pytest.mark.slow
+
 Hire = Callable[..., WorkerProcess]
 PUSHED = ("--listen", "127.0.0.1:0")
 
