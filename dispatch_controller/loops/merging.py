@@ -91,6 +91,7 @@ class Merging:
 
     async def _merged(self, seen: Observation) -> Observation | None:
         context = self._context
+        (seen,) = await context.store.read(reports.named, [seen])
         task = await context.store.read(tasks.get, seen.task_id or "")
         if seen.outside and seen.project in context.knowledge.owned_fails:
             seen = await context.store.read(reports.respect_owners, seen)

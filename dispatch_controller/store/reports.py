@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from dispatch_controller.core import ids
 from dispatch_controller.core.paths import HeldPaths
 from dispatch_controller.core.reports import (
     Beat,
@@ -61,6 +62,7 @@ def apply(
     `reputation` False where the database lacks that table. `owned_fails` are the projects in which
     an attempt fails that changed a file of another live task (`write_set` in projects.json).
     """
+    observations = named(conn, observations)
     rows: dict[str, Task | None] = {
         **tasks.by_ids(conn, sorted({seen.task_id for seen in observations if seen.task_id}))
     }
@@ -87,6 +89,25 @@ def apply(
     if beats:
         transitions.renew(conn, now, beats)
     return recorded
+
+
+def named(conn: Connection, observations: Sequence[Observation]) -> Sequence[Observation]:
+    """Return the observations, each with a task's id.
+
+    Older wrappers tell none, nor does a status.json that cannot be read: those are known by their
+    folder, which is the safe form of the id.
+    """
+    if all(seen.task_id for seen in observations):
+        return observations
+    held = {
+        (task.project, ids.folder_name(task.id)): task.id for task in tasks.in_status(conn, *HELD)
+    }
+    return [
+        seen
+        if seen.task_id
+        else replace(seen, task_id=held.get((seen.project, seen.folder), seen.folder))
+        for seen in observations
+    ]
 
 
 def respect_owners(conn: Connection, seen: Observation) -> Observation:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 import trio
 
-from dispatch_controller.core import liveness
+from dispatch_controller.core import ids, liveness
 from dispatch_controller.core.retry import MOST_STARTS
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
@@ -88,10 +88,10 @@ class Collector:
     ) -> None:
         """Deal with held rows for which the node told no readable state."""
         told = {seen.lease: seen for seen in collection.tasks if seen.lease is not None}
-        broken = {seen.task_id: seen for seen in collection.tasks if seen.lease is None}
+        broken = {(s.project, s.folder): s for s in collection.tasks if s.lease is None}
         for task in held:
             lease = task.lease_owner or ""
-            seen = told.get(lease) or broken.get(task.id)
+            seen = told.get(lease) or broken.get((task.project, ids.folder_name(task.id)))
             if lease in in_flight or task.holding in self._context.knowledge.endings:
                 continue  # what is to end is dealt with where it is ended: it never runs again
             if task.status is TaskStatus.CLAIMED:
