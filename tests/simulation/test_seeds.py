@@ -19,7 +19,7 @@ def test_an_hour_of_faults(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(20, 200))
+@pytest.mark.parametrize("seed", range(20, 220))
 def test_another_hour_of_faults(tmp_path: Path, seed: int) -> None:
     Simulation(tmp_path, seed, HOUR).run()
 
