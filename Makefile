@@ -14,7 +14,7 @@ run: setup
 
 test: setup
 	@sh tools/system-packages.sh
-	@$(BIN)/pytest -m "not bench and not soak" $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not bench and not soak" $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
