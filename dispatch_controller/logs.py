@@ -8,6 +8,7 @@ What other libraries log by the standard library goes the same way.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -157,4 +158,5 @@ def close_logging() -> None:
     for handler in list(root.handlers):
         if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
             root.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # a full disk: what it still held is lost
+                handler.close()

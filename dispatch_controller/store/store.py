@@ -79,6 +79,20 @@ class Store:
         await self._writer.ended.wait()
 
 
+_SURROUNDINGS = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
+)  # fmt: skip
+
+
+def unusable(error: Exception) -> str | None:
+    """Return why the database cannot be used, where it is not the program's fault; else None."""
+    if not isinstance(error, sqlite3.Error):
+        return None
+    code: int = getattr(error, "sqlite_errorcode", 0)  # the module's own errors have none
+    return str(error) if code & 0xFF in _SURROUNDINGS else None
+
+
 def read_snapshot(path: Path, fn: Callable[[Connection], T], connect: Connect = get_db) -> T:
     """Return `fn(conn)` on one snapshot of the database, waiting while it is busy."""
     while True:

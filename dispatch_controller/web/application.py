@@ -17,6 +17,7 @@ from dispatch_controller.loops.health_check import HealthCheck
 from dispatch_controller.loops.operator import NotFound, NotPossible, Operator
 from dispatch_controller.loops.recorder import Recorder
 from dispatch_controller.loops.registrar import Registrar
+from dispatch_controller.store.store import unusable
 from dispatch_controller.store.writer import StoreClosed
 from dispatch_controller.web import (
     api_fleet,
@@ -149,5 +150,9 @@ async def _http_error(error: HTTPException) -> Response:
 
 
 async def _mistake(error: Exception) -> Response:
+    why = unusable(error)
+    if why is not None:  # a full disk, say; the guardian has it as an incident
+        log.warning("request refused", method=request.method, path=request.path, error=why)
+        return error_answer(request.path, 503, f"the database cannot be used now: {why}")
     log.error("request failed", method=request.method, path=request.path, exc_info=error)
     return error_answer(request.path, 500, "a mistake in this program: its log says more")
