@@ -46,3 +46,17 @@ async def test_a_task_cancelled_while_its_start_is_unknown_never_runs_again(
         await trio.sleep(600)
     assert world.status() == {"S1": "deadletter"}
     assert not [t for t in machine.trace if t.what == "started"]
+
+
+async def test_a_task_that_ends_as_it_is_cancelled_is_recorded_as_it_ended(
+    world: World, autojump_clock: MockClock
+) -> None:
+    machine = world.node("a", script=lambda _: Plan(seconds=100))
+    world.spec("S1")
+    async with world.controller():
+        await world.until(60, S1="running")
+        task = machine.tasks["demo", "S1"]
+        task.ends_at = world.clock.wall()  # it has ended, and nobody was told yet
+        assert await world.operator.cancel("S1") is False
+        await trio.sleep(1)
+    assert world.status() == {"S1": "completed"}

@@ -13,7 +13,6 @@ import structlog
 import trio
 
 from dispatch_controller.core import ids, liveness
-from dispatch_controller.core.retry import MOST_STARTS
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.reaper.leases import may_settle, settle
@@ -29,9 +28,8 @@ from dispatch_controller.model import (
     Task,
     TaskStatus,
 )
-from dispatch_controller.store import tasks, transitions
+from dispatch_controller.store import tasks
 from dispatch_controller.store.reputation import Merit
-from dispatch_controller.store.transitions import Ending
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +110,7 @@ class Collector:
             return
         why = f"no process of it on {task.node} and no final status"
         log.warning("ghost", task=task.id, node=task.node, attempt=task.attempt)
-        await _return_or_fail(context, task, Cause.NODE, why)
+        await self._return(task, why)
 
     async def _count_broken(self, task: Task, seen: Observation) -> None:
         """A broken status.json is unknown; failed only without a process and twice in a row."""
@@ -124,25 +122,12 @@ class Collector:
         if self._broken[lease] < BROKEN_TWICE:
             return
         self._broken.pop(lease)
-        await _return_or_fail(
-            self._context, task, Cause.NODE, f"its status.json on {task.node} stays unreadable"
-        )
+        await self._return(task, f"its status.json on {task.node} stays unreadable")
+
+    async def _return(self, task: Task, why: str) -> None:
+        merit = self._context.merit(Merit.ORPHAN)
+        await give_back(self._context, task, cause=Cause.NODE, why=why, merit=merit)
 
 
 def _gone(seen: Observation) -> bool:
     return seen.state is RunState.RUNNING and not seen.alive
-
-
-async def _return_or_fail(context: Context, task: Task, cause: Cause, why: str) -> None:
-    """Give the task back; after its last allowed start it fails, and is buried by the retry."""
-    now, lease = context.clock.wall(), task.lease_owner or ""
-    context.knowledge.failed_on[task.id] = task.node or ""
-    context.knowledge.last_error[task.id] = why
-    if task.attempt < MOST_STARTS:
-        merit = context.merit(Merit.ORPHAN)
-        await give_back(context, task.id, lease, cause=cause, why=why, merit=merit)
-        return
-    await context.store.write(
-        transitions.finish, now, task.id, lease, task.attempt,
-        Ending(completed=False, error=why), {"cause": cause, "reason": "ghost", "error": why},
-    )  # fmt: skip

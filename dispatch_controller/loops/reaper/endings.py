@@ -18,7 +18,6 @@ from dispatch_controller.model import (
     Adopted,
     Cause,
     KillOutcome,
-    Observation,
     Task,
     TaskStatus,
 )
@@ -57,22 +56,20 @@ async def _finish(context: Context, recorder: Recorder, task: Task, ending: Ende
     if transport is None:
         return
     try:
-        if task.status is TaskStatus.CLAIMED:
-            outcome = await transport.void(ref_of(task))
-            gone = not isinstance(outcome, Adopted)
-            if isinstance(outcome, Adopted):
-                await _record(recorder, outcome.observation)
-        else:
-            gone = await transport.kill(ref_of(task), GRACE) is KillOutcome.GONE
+        if task.status is TaskStatus.RUNNING:
+            if await transport.kill(ref_of(task), GRACE) is not KillOutcome.GONE:
+                return  # its end will be told
+        # Its start is not confirmed, or it has no process any more: perhaps because it came to its
+        # own end at this very moment. The node knows which.
+        outcome = await transport.void(ref_of(task))
     except TransportLost as lost:
         log.debug("not ended yet", task=task.id, node=task.node, error=str(lost))
         return
-    if gone:
+    seen = outcome.observation if isinstance(outcome, Adopted) else None
+    if seen is not None and (seen.state.final or task.status is TaskStatus.CLAIMED):
+        await recorder.acknowledge(await recorder.record([seen]))
+    else:
         await _write_end(context, task, ending)
-
-
-async def _record(recorder: Recorder, seen: Observation) -> None:
-    await recorder.acknowledge(await recorder.record([seen]))
 
 
 async def _write_end(context: Context, task: Task, ending: EndedByUs) -> None:

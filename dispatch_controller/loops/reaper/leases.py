@@ -42,10 +42,8 @@ async def settle(context: Context, recorder: Recorder, task: Task) -> None:
         return
     why = f"its start on {task.node} was not confirmed and is void"
     ours = (task.started_at or 0.0) >= context.started_at  # else it was the controller that died
-    await give_back(
-        context, task.id, task.lease_owner or "", cause=Cause.NODE, why=why,
-        merit=context.merit(Merit.TIME_OUT) if ours else None,
-    )  # fmt: skip
+    merit = context.merit(Merit.TIME_OUT) if ours else None
+    await give_back(context, task, cause=Cause.NODE, why=why, merit=merit)
 
 
 def may_settle(context: Context, task: Task) -> bool:
@@ -91,8 +89,7 @@ async def cleanup_stale_leases(context: Context) -> None:
         if now - lost_since > task.visibility_timeout and not _renewed(task, now):
             why = f"node {node} has been lost for {(now - lost_since) / 60:.0f} min"
             log.warning("task of a lost node", task=task.id, node=node)
-            context.knowledge.failed_on[task.id] = node
-            await give_back(context, task.id, task.lease_owner or "", cause=Cause.NODE, why=why)
+            await give_back(context, task, cause=Cause.NODE, why=why)
 
 
 def _renewed(task: Task, now: float) -> bool:
