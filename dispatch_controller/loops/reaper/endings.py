@@ -56,9 +56,9 @@ async def _finish(context: Context, recorder: Recorder, task: Task, ending: Ende
     if transport is None:
         return
     try:
-        if task.status is TaskStatus.RUNNING:
-            if await transport.kill(ref_of(task), GRACE) is not KillOutcome.GONE:
-                return  # its end will be told
+        running = task.status is TaskStatus.RUNNING
+        if running and await transport.kill(ref_of(task), GRACE) is not KillOutcome.GONE:
+            return  # its end will be told
         # Its start is not confirmed, or it has no process any more: perhaps because it came to its
         # own end at this very moment. The node knows which.
         outcome = await transport.void(ref_of(task))
