@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from dispatch_controller.store.connection import get_db
@@ -26,8 +28,12 @@ def checkpoint(path: Path) -> None:
 
 
 def truncate_wal(path: Path) -> None:
-    """Fold all back, at the end of the process; neighbours in the way are not waited for."""
-    _run(path, "TRUNCATE")
+    """Fold all back, at the end of the process; neighbours in the way are not waited for.
+
+    Where that is not possible (a full disk), the next start does it.
+    """
+    with contextlib.suppress(sqlite3.OperationalError):
+        _run(path, "TRUNCATE")
 
 
 def _run(path: Path, mode: str) -> None:
