@@ -1,17 +1,17 @@
 #!/bin/sh
-# Make .venv from the lock file. $1: a Python 3.11 or newer, or empty where none was found.
+# Make .venv from the lock file. $1: a Python 3.11 to 3.13, or empty where none was found.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
 
 python=$1
 if [ -z "$python" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "no Python 3.11 with venv found: installing python3-venv"
+    say "no Python 3.11 to 3.13 with venv found: installing python3-venv"
     apt-get -qq update && apt-get -qq install -y python3 python3-venv >/dev/null
     python=python3
 fi
-if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "setup: Python 3.11 or newer with its venv module is needed" \
+if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; then
+    echo "setup: Python 3.11, 3.12 or 3.13 with its venv module is needed" \
         "(Debian: apt install python3 python3-venv; macOS: brew install python)" >&2
     exit 1
 fi
