@@ -19,7 +19,7 @@ from dispatch_controller.web import charts
 from dispatch_controller.web.node_rows import node_rows
 from dispatch_controller.web.parts import Parts
 from dispatch_controller.web.remembered import Remembered
-from dispatch_controller.web.trends import Trends
+from dispatch_controller.web.trends import Trend, Trends
 
 SHOWN = 8
 """Rows of each table here; the table of tasks has all."""
@@ -67,11 +67,12 @@ class Overview:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._trends = Trends(context.store)
-        self._counts = Remembered(lambda: context.store.read(tasks.counts))
-        self._waits = Remembered(self._look_at_waits)
-        self._lists = Remembered(lambda: context.store.read(_read_lists))
-        self._trend = Remembered(lambda: self._trends.look(context.clock.wall()), least_age=1.0)
+        store = context.store
+        self._trends = Trends(store)
+        self._counts = Remembered(store, lambda: store.read(tasks.counts))
+        self._lists = Remembered(store, lambda: store.read(_read_lists))
+        self._waits = Remembered(store, self._look_at_waits, costly=True)
+        self._trend = Remembered(store, self._look_at_trend, costly=True)
 
     async def counts(self) -> dict[str, int]:
         """Return how many tasks are in each state."""
@@ -102,6 +103,7 @@ class Overview:
             "running": running,
             "failed": failed,
             "causes": causes,
+            "stale": self._waits.stale or not trend.whole,
             "trend_whole": trend.whole,
             "charts": {
                 "Throughput": charts.throughput(trend),
@@ -109,6 +111,9 @@ class Overview:
             },
             "loops": loops(self._context, here.now),
         }
+
+    async def _look_at_trend(self) -> Trend:
+        return await self._trends.look(self._context.clock.wall())
 
     async def _look_at_waits(self) -> Waits:
         ids = await self._context.store.read(pages.next_pending, ASKED)

@@ -23,17 +23,20 @@ class Projects:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._counted = Remembered(lambda: context.store.read(tasks.projects))
+        self._counted = Remembered(
+            context.store, lambda: context.store.read(tasks.projects), costly=True
+        )
 
     async def listed(self) -> dict[str, Any]:
         """Return all projects: those of projects.json, and those that have tasks."""
         knowledge = self._context.knowledge
         counted = {str(row["project"]): row["tasks"] for row in await self._counted.get()}
         return {
+            "stale": self._counted.stale,
             "projects": [
                 (name, counted.get(name, {}), knowledge.project(name))
                 for name in sorted(counted.keys() | knowledge.projects.keys())
-            ]
+            ],
         }
 
     async def one(self, name: str) -> dict[str, Any]:

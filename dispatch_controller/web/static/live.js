@@ -2,7 +2,7 @@
 // A tab that nobody looks at holds no connection, and asks anew when it is looked at.
 // A few changes are shown at once; when they do not end, the page takes a quarter of what is there
 // to serve it.
-const AT_ONCE = 60, ANYWAY = 10000, AGAIN = 2000;
+const AT_ONCE = 60, ANYWAY = 10000, AGAIN = 2000, STALE = 1500;
 const CREDIT = 3, LEAST = 500, MOST = 5000, EFFORT = 4;
 const state = document.getElementById("link-state");
 const task = document.body.dataset.task;
@@ -50,6 +50,8 @@ function take(next) {
     if (twin) morph(part, document.importNode(twin, true));
   }
   document.dispatchEvent(new Event("dispatch:refreshed"));
+  // What is costly may be a little older than the rest: it is asked for again.
+  if (document.querySelector("[data-stale]")) setTimeout(refresh, STALE);
 }
 
 const keyOf = (node) => (node.nodeType === 1 && (node.dataset.key || node.id)) || null;
