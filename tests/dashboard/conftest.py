@@ -22,9 +22,9 @@ PATIENCE = 10_000
 """Milliseconds for what has no promise of its own."""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Ends with this folder's tests: its event loop must not be there for others."""
+    """Ends with its file: while Playwright lives, its event loop runs, and no Trio test can."""
     if not shutil.which(CHROMIUM):
         if os.environ.get("CI") == "true":
             pytest.fail(f"{CHROMIUM} is missing: tools/system-packages.sh installs it")
