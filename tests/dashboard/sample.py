@@ -129,10 +129,10 @@ def _add(
             event(ended + 1, "task_deadletter", attempt=1, cause=fault[0], why="no retry is left")
 
 
-def furnish(site: Site) -> None:
+def furnish(site: Site, tasks: int = 30) -> None:
     """Give a site nodes in every state, two projects, and incidents."""
     path, now = site.door.context.store.path, site.door.context.clock.wall()
-    fill(path, now, project="shop", tasks=120, width=10, seed=2)
+    fill(path, now, project="shop", tasks=tasks, width=14, seed=2)
     fill(path, now, project="docs", tasks=40, width=5, seed=3)
     for n, name in enumerate(NODES):
         site.add_node(name, slots=8 + 4 * n, executor="claude" if n < 3 else "codex")
@@ -149,7 +149,7 @@ def furnish(site: Site) -> None:
         knowledge.problems[NODES[-1]] = "connection refused by rack-b.lan, port 22"
         for loop, stats in site.door.context.stats.items():
             stats.interval = getattr(site.door.context.settings.loops, loop).interval
-            stats.succeeded(now - 3, 0.02)
+            stats.succeeded(now + 60, 0.02)
             stats.cycle = 8123
 
     site.do(tell)
