@@ -142,6 +142,13 @@ def deadletters(dead: Sequence[tuple[Task, str, str]], now: float) -> list[Findi
     return found
 
 
+def disk_used(probe: Probe) -> float | None:
+    """Return the share of a node's disk that is used; None where it did not tell."""
+    if not probe.disk_total or probe.disk_free is None:
+        return None
+    return 1 - probe.disk_free / probe.disk_total
+
+
 def node_drift(probes: Mapping[str, Probe], unfit: Mapping[tuple[str, str], str]) -> list[Finding]:
     """What is wrong with nodes that answer: clock, disk, an agent program that is missing."""
     found = []
@@ -149,11 +156,10 @@ def node_drift(probes: Mapping[str, Probe], unfit: Mapping[tuple[str, str], str]
         if abs(probe.clock_skew) > MOST_SKEW:
             text = f"the clock of {node} is {probe.clock_skew:+.0f} s off"
             found.append(_of_node(node, "clock_skew", Severity.WARNING, text))
-        if probe.disk_total and probe.disk_free is not None:
-            used = 1 - probe.disk_free / probe.disk_total
-            if used > MOST_DISK:
-                text = f"the disk of {node} is {used:.0%} full: it starts nothing"
-                found.append(_of_node(node, "disk", Severity.CRITICAL, text))
+        used = disk_used(probe)
+        if used is not None and used > MOST_DISK:
+            text = f"the disk of {node} is {used:.0%} full: it starts nothing"
+            found.append(_of_node(node, "disk", Severity.CRITICAL, text))
     for (node, executor), why in sorted(unfit.items()):
         found.append(_of_node(node, f"unfit:{executor}", Severity.WARNING, f"{node}: {why}"))
     return found

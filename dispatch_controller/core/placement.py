@@ -57,6 +57,8 @@ class Conditions:
     """Projects whose entry in projects.json says `paused`."""
     unfit: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(node, executor) that the node's fingerprint cannot serve, and why."""
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """Node that answers and takes no task at all, and why."""
     most: Mapping[str, int] = field(default_factory=dict)
     """Slots that a node's worker says it has: it gets no more, whatever nodes.json says."""
 
@@ -215,7 +217,7 @@ class Board:
             return f"quarantined: {node.quarantine_reason or 'no reason given'}"
         if node.name not in self._conditions.alive:
             return "not reachable"
-        return None
+        return self._conditions.closed.get(node.name)
 
     def _no_slot(self, nodes: Sequence[Node], executor: str) -> Reason:
         states = {node.name: self._refusal(node, executor) or "full" for node in nodes}

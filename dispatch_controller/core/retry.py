@@ -11,8 +11,22 @@ from dispatch_controller.model import Cause
 MOST_STARTS = 15
 """Starts after which a task ends, whatever the cause."""
 
+FIRST_PAUSE, MOST_PAUSE = 30.0, 3600.0
+
 NOT_ITS_OWN_FAULT = (124, 137, 143, 255)
 """Exit codes for which the guardian grants more retries."""
+
+
+def pause(attempt: int, least: float = 0.0) -> float:
+    """Return for how many seconds a task waits whose start came to nothing.
+
+    Nothing after its first start, since another node may be free; then doubled with each one, so
+    that a node that is out of order for a night does not use up the starts there are. `least` is
+    where the doubling begins instead, from the first start on.
+    """
+    if least:
+        return min(MOST_PAUSE, least * 2.0 ** min(max(0, attempt - 1), 30))
+    return 0.0 if attempt < 2 else min(MOST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt - 2, 30))
 
 
 @dataclass(frozen=True, slots=True)

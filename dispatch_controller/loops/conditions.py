@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dispatch_controller.core.placement import Conditions, Reason
+from dispatch_controller.executors import command
 from dispatch_controller.loops.context import Context
 from dispatch_controller.model import SpecExtras
 from dispatch_controller.store import board
@@ -13,15 +14,28 @@ from dispatch_controller.store import board
 def conditions(context: Context, now: float) -> Conditions:
     """Return it as it is now; the value does not change later."""
     knowledge, workers = context.knowledge, context.workers
+    changing = workers.changing(knowledge.nodes, now)
     return Conditions(
         extras=context.catalog.extras,
-        alive=knowledge.alive(now) - workers.changing(knowledge.nodes, now),
+        alive=knowledge.alive(now),
         failed_on=dict(knowledge.failed_on),
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,
-        unfit=dict(knowledge.unfit),
+        unfit={**knowledge.unfit, **_without_command(context)},
+        closed={**knowledge.full, **dict.fromkeys(changing, "changing the way it is reached")},
         most=workers.most_slots(),
     )
+
+
+def _without_command(context: Context) -> dict[tuple[str, str], str]:
+    """Nodes whose executor the settings do not know: nothing could be started there."""
+    executors = context.settings.executors
+    return {
+        (node.name, node.executor): f"no executor {node.executor} in the settings: add"
+        f" [executors.{node.executor}]"
+        for node in context.knowledge.nodes.values()
+        if command(executors, node.executor, node.api_mode) is None
+    }
 
 
 def refresh(context: Context, spec_files: Sequence[str]) -> Mapping[str, SpecExtras]:

@@ -45,6 +45,8 @@ class Knowledge:
     """(executor, api_mode) that is rate limited."""
     unfit: dict[tuple[str, str], str] = field(default_factory=dict)
     """(node, executor) → why the node cannot run it."""
+    full: dict[str, str] = field(default_factory=dict)
+    """Node → that its disk is full, until a probe finds room again."""
     endings: dict[str, EndedByUs] = field(default_factory=dict)
     """Lease → why its process is being ended."""
     issued: set[str] = field(default_factory=set)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 import trio
 
+from dispatch_controller.core import checks
 from dispatch_controller.executors import command
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
@@ -90,10 +91,19 @@ class ProbeWorkers:
         knowledge = self._context.knowledge
         key = (node.name, node.executor)
         before = knowledge.probes.get(node.name)
+        self._look_at_disk(node.name, probe)
         agents = probe.agents or (before.agents if before is not None else {})
         knowledge.probes[node.name] = replace(probe, agents=agents)
         missing = [name for name, found in probe.agents.items() if found.get("path") is None]
         if missing:
             knowledge.unfit[key] = f"{missing[0]} is not installed for the login on {node.name}"
         elif probe.agents and knowledge.unfit.pop(key, None) is not None:
+            self._context.wakes.scheduling.set()
+
+    def _look_at_disk(self, node: str, probe: Probe) -> None:
+        """A node whose disk is full gets no task until it has room again."""
+        full, used = self._context.knowledge.full, checks.disk_used(probe)
+        if used is not None and used > checks.MOST_DISK:
+            full[node] = f"out of room: its disk is {used:.0%} full"
+        elif full.pop(node, None) is not None:
             self._context.wakes.scheduling.set()

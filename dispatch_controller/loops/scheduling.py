@@ -12,7 +12,6 @@ import trio
 
 from dispatch_controller.core.placement import Placement
 from dispatch_controller.core.refusals import rule_for
-from dispatch_controller.core.retry import MOST_STARTS
 from dispatch_controller.fleet.packing import CodeUnfit
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops import orders
@@ -38,6 +37,9 @@ from dispatch_controller.store.reputation import Merit
 from dispatch_controller.store.transitions import Ending, NewLease
 
 log = structlog.get_logger(__name__)
+
+NO_ORDER_HOLD = 30.0
+"""Seconds; the next pass says why the task waits, where that has not mended itself."""
 
 
 class Scheduling:
@@ -126,7 +128,7 @@ class Scheduling:
         context = self._context
         try:
             if isinstance(order, NoOrder):
-                await self._fail(claim, Cause.SPEC, order.why)
+                await self._give_back(claim, Cause.OPERATOR, order.why, NO_ORDER_HOLD)
                 return
             workers = context.workers
             if workers.serves(claim.node) and workers.pulls(claim.node, context.clock.wall()):
@@ -134,14 +136,14 @@ class Scheduling:
                 return  # it fetches its claims by /v1/poll
             transport = context.fleet.transport(claim.node)
             if transport is None:
-                await self._give_back(claim, Cause.NODE, f"node {claim.node} is gone", 0.0)
+                await self._give_back(claim, Cause.NODE, f"node {claim.node} is gone")
                 return
             try:
                 order = await self._bringer.bring(claim, order)
             except CodeUnfit as error:
                 await self._fail(claim, Cause.SPEC, str(error))
             except TransportLost as lost:  # nothing was asked to start yet
-                await self._give_back(claim, Cause.NODE, str(lost), 0.0)
+                await self._give_back(claim, Cause.NODE, str(lost))
             else:
                 await self._apply(claim, await transport.start(order))
         finally:
@@ -177,23 +179,21 @@ class Scheduling:
         log.warning("start refused", task=claim.task.id, node=claim.node, reason=refused.reason)
         if refused.reason == "wrapper_error":
             self._wrapper_failed(claim.node)
+        if refused.reason == "disk_full":
+            self._context.knowledge.full[claim.node] = "out of room: its disk is full"
         if rule.unfit:
             key = (claim.node, claim.executor)
             self._context.knowledge.unfit[key] = refused.message or refused.reason
-        if rule.fails or claim.attempt >= MOST_STARTS:
+        if rule.fails:
             await self._fail(claim, rule.cause, why)
         else:
             merit = self._context.merit(Merit.TIME_OUT) if rule.blames else None
             await self._give_back(claim, rule.cause, why, rule.hold, merit)
 
     async def _give_back(
-        self, claim: Claim, cause: Cause, why: str, hold: float, merit: Merit | None = None
+        self, claim: Claim, cause: Cause, why: str, hold: float = 0.0, merit: Merit | None = None
     ) -> None:
-        self._context.knowledge.failed_on[claim.task.id] = claim.node
-        await give_back(
-            self._context, claim.task.id, claim.lease_owner, cause=cause, why=why, hold=hold,
-            merit=merit,
-        )  # fmt: skip
+        await give_back(self._context, claim.task, cause=cause, why=why, hold=hold, merit=merit)
 
     async def _fail(self, claim: Claim, cause: Cause, why: str) -> None:
         context = self._context

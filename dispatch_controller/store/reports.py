@@ -22,6 +22,7 @@ from dispatch_controller.core.reports import (
     Verdict,
     judge,
 )
+from dispatch_controller.core.retry import pause
 from dispatch_controller.model import HELD, Cause, Observation, RunState, Task
 from dispatch_controller.store import events, tasks, transitions
 from dispatch_controller.store.reputation import Merit, count
@@ -166,7 +167,11 @@ def _write(
             beats.append((task.id, lease, seen.heartbeat_at or now, seen.pid))
             return False
         case GiveBack(cause, why):
-            return transitions.give_back(conn, now, task.id, lease, cause=cause, why=why)
+            wait = pause(task.attempt)
+            until = now + wait if wait else None
+            return transitions.give_back(
+                conn, now, task.id, lease, cause=cause, why=why, until=until
+            )
         case Finish(cancelled=True, error=error):
             return transitions.cancel(conn, now, task.id, lease=lease, why=error or "cancelled")
         case Finish():

@@ -18,6 +18,7 @@ from dispatch_controller.core.retry import (
     RetryAt,
     decide,
     extend,
+    pause,
 )
 from dispatch_controller.model import Cause
 
@@ -157,3 +158,16 @@ def test_no_history_lets_a_task_start_more_than_fifteen_times(
     if isinstance(decision, RetryAt):
         assert decision.until > NOW
         assert decision.max_retries == max_retries
+
+
+@pytest.mark.parametrize(
+    ("attempt", "least", "seconds"),
+    [
+        *[(0, 0, 0), (1, 0, 0), (2, 0, 30), (3, 0, 60), (9, 0, 3600), (400, 0, 3600)],
+        *[(1, 5, 5), (2, 5, 10), (1, 30, 30), (8, 30, 3600)],
+    ],
+)
+def test_a_start_that_came_to_nothing_holds_the_task_back_longer_each_time(
+    attempt: int, least: float, seconds: float
+) -> None:
+    assert pause(attempt, least) == seconds
