@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -16,11 +16,11 @@ from dispatch_controller.cli.exit_codes import ExitCode, Failure
 from dispatch_controller.cli.options import HomeOption, JsonOption
 from dispatch_controller.cli.output import clean, complain, print_json, stderr, stdout
 from dispatch_controller.doctor.controller import Ask, Unanswered
-from dispatch_controller.doctor.examination import Report, examine, repair
 from dispatch_controller.doctor.finding import Finding, Severity
-from dispatch_controller.logs import close_logging, configure_logging
-from dispatch_controller.runtime.clock import SystemClock
 from dispatch_controller.settings_sources import absolute, default_home
+
+if TYPE_CHECKING:
+    from dispatch_controller.doctor.examination import Report
 
 PATIENCE = httpx.Timeout(10)
 """A controller that takes longer to say how it is, is not well."""
@@ -46,6 +46,8 @@ def doctor(
 
 def run_doctor(root: Path, *, mend: bool, migrate: bool, as_json: bool) -> ExitCode:
     """Look, mend where asked, print; return OK when nothing is left to mend."""
+    from dispatch_controller.logs import close_logging, configure_logging
+
     # What the parts log is for a controller's log: here each failure is a finding of its own.
     configure_logging("critical", None)
     try:
@@ -71,6 +73,10 @@ def root_of(home: Path | None) -> Path:
 
 
 def _look(root: Path, migrate: bool) -> Report:
+    # Imported here: the way to the nodes, which takes every other command half a second to load.
+    from dispatch_controller.doctor.examination import examine
+    from dispatch_controller.runtime.clock import SystemClock
+
     return examine(root, clock=SystemClock(), ask=_asker(root), migrate=migrate)
 
 
@@ -96,6 +102,8 @@ def _mend(findings: Sequence[Finding]) -> list[Finding]:
             mended.append(finding)
         else:
             complain(f"not mended: {finding.subject}: {why_not}")
+
+    from dispatch_controller.doctor.examination import repair
 
     repair(findings, tell)
     return mended
