@@ -225,7 +225,7 @@ class Writer:
     def _commit_batch(self) -> list[tuple[_Queued[Any], outcome.Outcome[Any]]]:
         try:
             with self._connect(self._path) as conn:
-                if not self._begin(conn):
+                if not self._begin(conn, lambda: bool(self._queue)):
                     return []
                 batch = self._take()
                 results = _commit_together(conn, batch)
@@ -237,10 +237,14 @@ class Writer:
             self.stats.last_error = str(error)
             return [(queued, outcome.Error(_copy(error))) for queued in self._take()]
 
-    def _begin(self, conn: sqlite3.Connection) -> bool:
-        """Get the write lock; False when told to give up. Only then is anything taken."""
+    def _begin(self, conn: sqlite3.Connection, wanted: Callable[[], bool]) -> bool:
+        """Get the write lock, while it is wanted; False when told to give up.
+
+        Only with the lock is anything taken. Where all callers have been cancelled meanwhile
+        nobody waits for it any more, and a stop does not either.
+        """
         conn.execute("PRAGMA busy_timeout=0")
-        while not self._give_up.is_set():
+        while wanted() and not self._give_up.is_set():
             try:
                 conn.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
@@ -257,7 +261,7 @@ class Writer:
             return [self._queue.popleft() for _ in range(min(len(self._queue), MOST_UNITS))]
 
     def _commit_alone(self, conn: sqlite3.Connection, queued: _Queued[Any]) -> outcome.Outcome[Any]:
-        if not self._begin(conn):
+        if not self._begin(conn, lambda: True):
             return outcome.Error(StoreClosed("the database writer was stopped"))
         try:
             value = queued.unit(Connection(conn))
