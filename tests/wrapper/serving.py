@@ -49,6 +49,8 @@ class Node:
         self.python = python
         self.env = dict(os.environ)
         self._sequence = 0
+        # A lease marks processes over the whole machine, where other tests may run too.
+        self._name = f"node{os.getpid()}"
 
     def order(
         self,
@@ -64,7 +66,7 @@ class Node:
             "project": "p",
             "task_id": folder,
             "folder": folder,
-            "lease": f"node:{self._sequence:08x}",
+            "lease": f"{self._name}:{self._sequence:08x}",
             "attempt": self._sequence,
             "sequence": self._sequence,
             "spec": "Do it.\n",

@@ -52,7 +52,7 @@ def test_gives_the_agent_its_environment_and_no_secret_of_ours(node: Node) -> No
         serve.end()
     env = dict(line.split("=", 1) for line in (node.task() / "task.log").read_text().splitlines())
     assert "CONTROLLER_TOKEN" not in env
-    assert env["LEASE"] == "node:00000001"
+    assert env["LEASE"] == node.status()["lease"]
     assert (env["TASK_ID"], env["PROJECT"], env["ATTEMPT"], env["CI"]) == ("t1", "p", "1", "1")
     assert env["TASK_DIR"] == str(node.task())
     assert env["OUTPUT_DIR"] == str(node.task() / "output")
@@ -131,7 +131,7 @@ def test_the_channel_ends_though_tasks_run(node: Node) -> None:
         with pytest.raises(EOFError):
             serve.wait(lambda m: False)
         assert exists(pid)
-    node.once("kill", project="p", folder="t1", lease="node:00000001", grace=1)
+    node.once("kill", project="p", folder="t1", lease=node.status()["lease"], grace=1)
     assert node.final()["reason"] == "killed"
 
 
