@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dispatch_controller.fleet.wrapper import memory
 from dispatch_controller.fleet.wrapper.attempt import Refused
 from dispatch_controller.fleet.wrapper.environment import find_program
 from dispatch_controller.fleet.wrapper.fence import word
@@ -57,7 +58,8 @@ def admit(
         raise
     return Launch(
         layout, fence, order, argv, fd,
-        fresh=fresh, locked=locked, wrapper=wrapper, still_named=still_named,
+        fresh=fresh, locked=locked, oom_kills=memory.recent_oom_kills(), wrapper=wrapper,
+        still_named=still_named,
     )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ class Attempt:
         self._hold = hold
         self.committed = False
         self._path = launch.layout.task(self._order.project, self._order.folder)
+        self._number = saving.Number(self._order.attempt, self._order.sequence)
         self._code = f"{launch.layout.project(self._order.project)}/{self._order.code}"
         self._base = base_environment(inherit=self._order.inherit_env)
         # An older caller's own shell may carry our lease in its environment: descendants only.
@@ -160,9 +161,9 @@ class Attempt:
             raise Failed("sync_failed", "git is not installed on this node")
         self._repo = Repo(self._path + "/repo", program, self._base, self._watch)
         self._repo.clone(git["url"], git["branch"])
-        self._status["git_base"] = self._repo.base
         if self._order.resume:
             self._repo.resume(self._order.resume, self._launch.layout.root)
+        self._status["git_base"] = self._repo.base
 
     # -- the agent
 
@@ -194,15 +195,8 @@ class Attempt:
         lock = self._launch.dir_fd
         output = _open_log(lock)
         begins = os.fstat(output).st_size
-        stdin = os.open(
-            f"{self._path}/spec.md" if self._order.stdin else os.devnull, os.O_RDONLY | os.O_CLOEXEC
-        )
-        cwd = self._repo.path if self._repo else self._code
-        child = agent.spawn(
-            self._launch.argv, env, cwd, stdin=stdin, output=output, keep=[lock]
-        )  # fmt: skip
+        child = self._spawn(env, output)
         self._tree.group = child.pid
-        os.close(stdin)
         os.close(output)
         self._confirm(child)
         how, wait_status = self._watch.wait(child.pid, self._deadline)
@@ -224,6 +218,18 @@ class Attempt:
             return code, ""
         size = min(8192, max(0, _log_size(lock) - begins))
         return code, log.tail(lock, size) if size else ""
+
+    def _spawn(self, env: dict[str, str], output: int) -> agent.Agent:
+        argv, lock = self._launch.argv, self._launch.dir_fd
+        cwd = self._repo.path if self._repo else self._code
+        reads = f"{self._path}/spec.md" if self._order.stdin else os.devnull
+        if not self._order.inherit_env and agent.waits_by_itself(argv, env):
+            return agent.spawn_script(argv, env, cwd, stdin=reads, output=output, lock=lock)
+        stdin = os.open(reads, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return agent.spawn(argv, env, cwd, stdin=stdin, output=output, keep=[lock])
+        finally:
+            os.close(stdin)
 
     def _confirm(self, child: agent.Agent) -> None:
         """Put the running agent on disk, then let it run, then tell."""
@@ -288,11 +294,14 @@ class Attempt:
         return self._status
 
     def _push(self, repo: Repo, branch: str) -> None:
-        """Push once, and not when the attempt was told to end. Raises GitFailed or Ended."""
+        """Push once, and not when the attempt was told to end. Raises GitFailed or Ended.
+
+        An earlier attempt of the same number may have left its branch: see Number.
+        """
         if self._watch.killed:
             raise Ended
         self._status["git_push_ok"] = False
-        repo.push(branch)
+        self._status["git_branch"] = repo.push(branch, self._number.again(branch))
         self._status["git_push_ok"] = True
         import shutil
 
@@ -361,11 +370,11 @@ class Attempt:
             changes = self._measure()
             if self._repo and changes.any:
                 saved = saving.save_repo(
-                    layout, order.project, order.folder, order.attempt, self._repo
+                    layout, order.project, order.folder, self._number, self._repo
                 )
             elif changes.files:
                 saved = saving.save_files(
-                    layout, order.project, order.folder, order.attempt, changes
+                    layout, order.project, order.folder, self._number, changes
                 )
             else:
                 return

@@ -9,7 +9,7 @@ from dispatch_controller.fleet.wrapper.fence import Decision, word
 from dispatch_controller.fleet.wrapper.layout import checked_name
 from dispatch_controller.fleet.wrapper.previous import save_dead
 from dispatch_controller.fleet.wrapper.report import lost
-from dispatch_controller.fleet.wrapper.salvage import save_folder
+from dispatch_controller.fleet.wrapper.salvage import Number, save_folder
 from dispatch_controller.fleet.wrapper.taskdir import is_final, open_dir, read_status, try_lock
 from dispatch_controller.fleet.wrapper.watch import Watch
 
@@ -56,7 +56,8 @@ def _remove(layout: Layout, fence: Fence, project: str, folder: str) -> str | No
             key = word(project, folder, str(status.get("lease")))
             if status.get("lease") and key not in fence.acks:
                 return "its end was not acknowledged"
-            saved = save_folder(layout, project, folder, status.get("attempt", 0))
+            number = Number(status.get("attempt", 0), status.get("sequence"))
+            saved = save_folder(layout, project, folder, number)
             del saved
             # The folder knew its last attempt; from now on the void record keeps that lease out.
             fence.voids.add([key], durable=True)

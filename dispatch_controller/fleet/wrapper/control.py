@@ -70,6 +70,9 @@ def kill(
         supervisor = status.get("supervisor")
         if procs.is_same(supervisor, status.get("supervisor_start"), status.get("boot_id")):
             write_file(fd, END, encode({"lease": lease, "grace": grace}))
+            again, _ = read_status(fd)
+            if again is not None and is_final(again):
+                return {"outcome": "gone"}, False  # the supervisor may have gone on to another task
             with contextlib.suppress(ProcessLookupError):  # it ended between look and signal
                 for number in (signal.SIGTERM, signal.SIGCONT):
                     os.kill(int(str(supervisor)), number)

@@ -29,6 +29,7 @@ _QUIET = {
 }
 # Nothing an agent left in the clone may run in our name, or wait for a person.
 _SAFE = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "commit.gpgSign=false", "gc.auto=0")
+_TAKEN = "[rejected]"  # by git itself: not a fast-forward; a hook's word is `[remote rejected]`
 _EXCLUDE = "node_modules/\n.venv/\n__pycache__/\n"
 _SECRET = re.compile(r"(\w+://)[^/@\s]+@")
 
@@ -50,6 +51,7 @@ class Repo:
         self._program = program
         self._env = {**env, **_QUIET}
         self._watch = watch
+        self._salvaged: tuple[str, str] | None = None
 
     def clone(self, url: str, branch: str) -> None:
         """Clone one branch. Raises GitFailed or Ended."""
@@ -64,6 +66,8 @@ class Repo:
         """Bring in what an earlier attempt left: its salvage branch, or its patch."""
         if "ref" in resume:
             self._git(["fetch", "--quiet", "--no-tags", "origin", resume["ref"]], NETWORK)
+            # What came into the branch since is not this task's doing, nor undone by it.
+            self.base = self._git(["merge-base", "HEAD", "FETCH_HEAD"]).strip()
             self._git(["reset", "--quiet", "--hard", "FETCH_HEAD"])
         else:
             self._git(["apply", "--index", "--", os.path.join(root, resume["archive"])])
@@ -93,9 +97,12 @@ class Repo:
             self._git(["add", "--all"])
             self._git(["commit", "--quiet", "--no-verify", "--message", message])
 
-    def push(self, branch: str) -> None:
-        """Push HEAD to a branch of the origin; never by force. Raises GitFailed or Ended."""
-        self._git(["push", "--quiet", "origin", f"HEAD:refs/heads/{branch}"], NETWORK)
+    def push(self, branch: str, again: str | None) -> str:
+        """Push HEAD to a branch of the origin, never by force; returns which.
+
+        `again` is pushed to where `branch` holds something else. Raises GitFailed or Ended.
+        """
+        return self._push("HEAD", branch, again, NETWORK)
 
     def snapshot(self, message: str) -> str:
         """Return a commit of the working tree as it is; HEAD and branches stay as they are."""
@@ -103,9 +110,25 @@ class Repo:
         tree = self._git(["write-tree"]).strip()
         return self._git(["commit-tree", tree, "-p", "HEAD", "-m", message]).strip()
 
-    def push_snapshot(self, commit: str, branch: str) -> None:
-        """Push a salvage commit to its own branch, over an earlier salvage of this attempt."""
-        self._git(["push", "--quiet", "origin", f"+{commit}:refs/heads/{branch}"], QUICK)
+    def push_snapshot(self, commit: str, branch: str, again: str | None) -> str:
+        """As `push`, for a salvage commit; replaces only what this process salvaged before."""
+        name, before = self._salvaged or (branch, None)
+        if before is None:
+            name = self._push(commit, branch, again, QUICK)
+        else:
+            lease = f"--force-with-lease=refs/heads/{name}:{before}"
+            self._git(["push", "--quiet", lease, "origin", f"{commit}:refs/heads/{name}"], QUICK)
+        self._salvaged = (name, commit)
+        return name
+
+    def _push(self, commit: str, branch: str, again: str | None, seconds: float) -> str:
+        try:
+            self._git(["push", "--quiet", "origin", f"{commit}:refs/heads/{branch}"], seconds)
+        except GitFailed as e:
+            if again is None or _TAKEN not in str(e):
+                raise
+            return self._push(commit, again, None, seconds)
+        return branch
 
     def patch(self, commit: str, path: str) -> None:
         """Write what a commit changed against the base as a patch."""

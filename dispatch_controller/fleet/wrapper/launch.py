@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from typing import TYPE_CHECKING
 
-from dispatch_controller.fleet.wrapper import clock, memory, procs
+from dispatch_controller.fleet.wrapper import clock, procs
 from dispatch_controller.fleet.wrapper.taskdir import encode
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ class Post:
         self._fd = fd
         self._request = request
 
-    @property
-    def fd(self) -> int:
-        return self._fd
-
     def tell(self, outcome: str, reason: str = "", message: str = "") -> None:
         """`running`, or `refused` with its reason. Shorter than PIPE_BUF, so it stays whole."""
         if self._fd < 0:
@@ -36,7 +33,6 @@ class Post:
         line = [self._request, outcome, reason, message[:100]]
         with contextlib.suppress(OSError):  # it is gone; status.json says the same
             os.write(self._fd, encode(line) + b"\n")
-        os.close(self._fd)
         self._fd = -1
 
 
@@ -53,6 +49,7 @@ class Launch:
         *,
         fresh: bool,
         locked: bool,
+        oom_kills: int,
         wrapper: str,
         still_named: Callable[[], bool],
     ) -> None:
@@ -65,9 +62,20 @@ class Launch:
         """The folder was made for this attempt: there is nothing old in it."""
         self.locked = locked
         self.wrapper = wrapper
-        self.oom_kills = memory.recent_oom_kills()
+        self.oom_kills = oom_kills
+        """Kills for want of memory before it (memory.py)."""
         self.still_named = still_named
         """Whether the `serve` that read this order is still the one that may start."""
+
+    def another(
+        self, order: Order, dir_fd: int, *, argv: list[str], fresh: bool, locked: bool,
+        oom_kills: int,
+    ) -> Launch:  # fmt: skip
+        """The same for another order that the same `serve` decided on."""
+        other = copy.copy(self)
+        other.order, other.dir_fd, other.argv = order, dir_fd, argv
+        other.fresh, other.locked, other.oom_kills = fresh, locked, oom_kills
+        return other
 
 
 def first_status(launch: Launch, api_mode: str) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def first_status(launch: Launch, api_mode: str) -> dict[str, Any]:
         "pid": None,
         "pid_start": None,
         "supervisor": os.getpid(),
-        "supervisor_start": procs.start_of(os.getpid()),
+        "supervisor_start": procs.own_start(),
         "boot_id": procs.boot_id(),
         "wrapper": launch.wrapper,
         "api_mode": api_mode,

@@ -96,7 +96,7 @@ def save_dead(
 ) -> salvage.Salvaged:
     """Salvage an attempt from its files alone, its supervisor being gone. Raises OSError."""
     path = layout.task(project, folder)
-    attempt = status.get("attempt", 0)
+    number = salvage.Number(status.get("attempt", 0), status.get("sequence"))
     if os.path.isdir(f"{path}/repo/.git"):
         git = find_program("git")
         base = status.get("git_base")
@@ -106,16 +106,16 @@ def save_dead(
             try:
                 if not repo.changes().any:
                     return salvage.Salvaged()
-                return salvage.save_repo(layout, project, folder, attempt, repo)
+                return salvage.save_repo(layout, project, folder, number, repo)
             except (GitFailed, Ended):
                 pass  # packed as files below
-        return salvage.save_folder(layout, project, folder, attempt)
+        return salvage.save_folder(layout, project, folder, number)
     code = status.get("code")
     where = f"{layout.project(project)}/{code}" if isinstance(code, str) else f"{path}/output"
     changes = Trees(path, where, _started_ns(path)).changes()
     if not changes.files:
         return salvage.Salvaged()
-    return salvage.save_files(layout, project, folder, attempt, changes)
+    return salvage.save_files(layout, project, folder, number, changes)
 
 
 def _started_ns(path: str) -> int:

@@ -53,6 +53,16 @@ def start_of(pid: int) -> str | None:
     return _output(["ps", "-o", "lstart=", "-p", str(pid)]).strip() or None
 
 
+def own_start() -> str | None:
+    """As start_of, of this process; read once."""
+    return _start_once(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _start_once(pid: int) -> str | None:
+    return start_of(pid)
+
+
 def is_same(pid: object, start: object, boot: object) -> bool:
     """Whether the process recorded as (pid, start, boot) is the one that has this pid now."""
     if not isinstance(pid, int) or pid <= 1 or not start or boot != boot_id():

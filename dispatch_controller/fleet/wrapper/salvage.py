@@ -39,31 +39,46 @@ def branch_name(project: str, folder: str, attempt: object) -> str:
     return "salvage/" + name
 
 
-def save_repo(layout: Layout, project: str, folder: str, attempt: object, repo: Repo) -> Salvaged:
+class Number:
+    """Which attempt it is. Attempts restart at 1 with the operator's retry, sequences do not."""
+
+    def __init__(self, attempt: object, sequence: object) -> None:
+        self.attempt = attempt
+        self._sequence = sequence
+
+    def again(self, branch: str) -> str | None:
+        """Another name for a branch of this attempt, where the first one is taken."""
+        return None if self._sequence is None else f"{branch}-s{self._sequence}"
+
+    def __str__(self) -> str:
+        return f"{self.attempt}" if self._sequence is None else f"{self.attempt}-s{self._sequence}"
+
+
+def save_repo(layout: Layout, project: str, folder: str, number: Number, repo: Repo) -> Salvaged:
     """Commit and push what is in the clone; a patch where the push fails. Raises GitFailed."""
-    branch = branch_name(project, folder, attempt)
-    commit = repo.snapshot(f"Salvage {project}/{folder}, attempt {attempt}")
+    branch = branch_name(project, folder, number.attempt)
+    commit = repo.snapshot(f"Salvage {project}/{folder}, attempt {number.attempt}")
     try:
-        repo.push_snapshot(commit, branch)
+        branch = repo.push_snapshot(commit, branch, number.again(branch))
     except GitFailed:
-        path = _place(layout, project, f"{folder}-{attempt}.patch")
+        path = _place(layout, project, f"{folder}-{number}.patch")
         repo.patch(commit, path + ".new")
         return _finish(layout, path)
     return Salvaged(ref=branch)
 
 
 def save_files(
-    layout: Layout, project: str, folder: str, attempt: object, changes: Changes
+    layout: Layout, project: str, folder: str, number: Number, changes: Changes
 ) -> Salvaged:
     """Pack changed files: code as `code/…`, output as `output/…`. Raises OSError."""
     files = {
         (name if name.startswith("output/") else "code/" + name): path
         for name, path in changes.files.items()
     }
-    return _pack(layout, project, f"{folder}-{attempt}.tar.gz", files)
+    return _pack(layout, project, f"{folder}-{number}.tar.gz", files)
 
 
-def save_folder(layout: Layout, project: str, folder: str, attempt: object) -> Salvaged:
+def save_folder(layout: Layout, project: str, folder: str, number: Number) -> Salvaged:
     """Pack a task's output/ and the files of its repo/, before its folder is removed."""
     task = layout.task(project, folder)
     files = {
@@ -73,7 +88,7 @@ def save_folder(layout: Layout, project: str, folder: str, attempt: object) -> S
     }
     if not files:
         return Salvaged()
-    return _pack(layout, project, f"{folder}-{attempt}-folder.tar.gz", files)
+    return _pack(layout, project, f"{folder}-{number}-folder.tar.gz", files)
 
 
 def unpack(archive: str, code: str, output: str) -> None:

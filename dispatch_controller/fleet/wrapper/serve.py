@@ -16,14 +16,13 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from dispatch_controller.fleet.wrapper import ending, log, notify, procs
+from dispatch_controller.fleet.wrapper import crew, ending, notify, procs
 from dispatch_controller.fleet.wrapper.attempt import Refused
 from dispatch_controller.fleet.wrapper.clock import now
 from dispatch_controller.fleet.wrapper.environment import base_environment
 from dispatch_controller.fleet.wrapper.fence import Busy
-from dispatch_controller.fleet.wrapper.launch import Post
 from dispatch_controller.fleet.wrapper.layout import BadName, checked_name
-from dispatch_controller.fleet.wrapper.supervisor import detach, supervise
+from dispatch_controller.fleet.wrapper.supervisor import detach
 from dispatch_controller.fleet.wrapper.takeover import NoLock, Seat, Superseded
 from dispatch_controller.fleet.wrapper.taskdir import encode
 from dispatch_controller.fleet.wrapper.verbs import SLOW, BadRequest, Verbs
@@ -68,6 +67,7 @@ class Serve:
         self._heard = time.monotonic()
         self._starts: dict[int, _Start] = {}
         self._supervisors: dict[int, int] = {}
+        self._crew = crew.Crew()
         self._known: dict[tuple[str, str], None] = {}
         self._answers: dict[int, bytearray] = {}
         self._told_in = bytearray()
@@ -116,7 +116,10 @@ class Serve:
         left = self._heard + self._idle - time.monotonic()
         if left <= 0:
             raise _Over
-        for key, _ in self._selector.select(left):
+        ready = self._selector.select(min(left, crew.QUIET) if self._crew else left)
+        if not ready:
+            self._crew.dismiss()
+        for key, _ in ready:
             key.data(key.fd)
         self._flush()
 
@@ -162,7 +165,7 @@ class Serve:
         except (ValueError, TypeError, KeyError):
             return  # without an id there is nobody to answer
         try:
-            self._do(number, op, request)
+            self._do(number, op, request, line)
         except BadRequest as e:
             self._fail(number, "bad_request", str(e))
         except (OSError, Busy) as e:
@@ -171,9 +174,9 @@ class Serve:
             print(traceback.format_exc(), file=sys.stderr, flush=True)
             self._fail(number, "wrapper_error", f"{type(e).__name__}: {e}")
 
-    def _do(self, number: int, op: str, request: dict[str, Any]) -> None:
+    def _do(self, number: int, op: str, request: dict[str, Any], line: bytes) -> None:
         if op == "start":
-            self._start(number, request.get("order"))
+            self._start(number, request.get("order"), line)
         elif op == "kill":
             result, follow = self._verbs.kill(request)
             if follow:
@@ -196,14 +199,16 @@ class Serve:
 
     # -- starting
 
-    def _start(self, number: int, order: object) -> None:
+    def _start(self, number: int, order: object, line: bytes) -> None:
         try:
             launch = self._verbs.admit(order, self._seat.is_named)
         except Refused as e:
             self._reply(number, self._verbs.refusal(order, e))
             return
         try:
-            pid = self._fork_supervisor(launch, number)
+            pid = self._crew.hand(line, launch, self._seat.fd)
+            if pid is None:
+                pid = self._fork_supervisor(launch, number)
         except OSError as e:
             refused = Refused("wrapper_error", f"no process can be started: {e}")
             self._reply(number, self._verbs.refusal(order, refused))
@@ -216,19 +221,25 @@ class Serve:
         self._known[(o.project, o.folder)] = None
 
     def _fork_supervisor(self, launch: Launch, number: int) -> int:
-        pid = os.fork()
+        ours, theirs = crew.pair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid:
+            theirs.close()
+            self._crew.join(pid, ours)
             return pid
         status = 1
         try:
             gc.disable()
-            detach([launch.dir_fd, self._tell, self._seat.fd])
-            supervise(launch, Post(self._tell, number), self._seat.fd)
+            detach([launch.dir_fd, self._tell, self._seat.fd, theirs.fileno()])
+            crew.work(launch, number, self._tell, self._seat.fd, theirs)
             status = 0
-        except BaseException:  # noqa: BLE001 - the copy of serve must never run on
-            log.note(launch.dir_fd, traceback.format_exc())
         finally:
-            os._exit(status)
+            os._exit(status)  # the copy of serve must never run on
 
     def _fork(self, job: Callable[[], None], keep: list[int] | None = None) -> int:
         pid = os.fork()
@@ -247,6 +258,9 @@ class Serve:
         """[request, outcome, reason, message]: the one word of a supervisor about its start."""
         for line in _lines(self._told_in, _read(fd)):
             number, outcome, reason, message = json.loads(line)
+            if outcome == crew.IDLE:
+                self._crew.wait(number)
+                continue
             start = self._starts.pop(number, None)
             if start is not None:
                 self._answer_start(
@@ -269,6 +283,7 @@ class Serve:
                 return
             if pid == 0:
                 return
+            self._crew.leave(pid)
             number = self._supervisors.pop(pid, None)
             if number in self._starts:
                 self._bereaved(self._starts.pop(number))

@@ -15,8 +15,8 @@ from dispatch_controller.fleet.wrapper.agent import close_all_but
 from dispatch_controller.fleet.wrapper.attempt import Attempt, Refused
 from dispatch_controller.fleet.wrapper.ending import become_subreaper
 from dispatch_controller.fleet.wrapper.previous import retire, wrest_lock
-from dispatch_controller.fleet.wrapper.taskdir import write_last_status
-from dispatch_controller.fleet.wrapper.watch import Watch
+from dispatch_controller.fleet.wrapper.taskdir import read_small, write_last_status
+from dispatch_controller.fleet.wrapper.watch import END, Watch
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,8 +35,9 @@ def detach(keep: list[int]) -> None:
     close_all_but(keep)
 
 
-def supervise(launch: Launch, post: Post, hold: int) -> None:
-    """Run one attempt to its final status. Returns when that is written.
+def supervise(launch: Launch, post: Post, hold: int) -> bool:
+    """Run one attempt to its final status. Returns when that is written: whether this process may
+    supervise another one, since nothing is left that could be meant for this one.
 
     `hold` (serve.lock, or -1) is closed once the attempt is on disk: until then a newer `serve`
     waits, and then it sees the attempt.
@@ -45,7 +46,7 @@ def supervise(launch: Launch, post: Post, hold: int) -> None:
     become_subreaper()
     if not launch.locked and not wrest_lock(launch, watch):
         post.tell("refused", "alive", "a process of an earlier attempt still holds the task")
-        return
+        return False
     if not launch.fresh:
         retire(launch, watch)
     attempt = Attempt(launch, watch, post, hold)
@@ -53,21 +54,27 @@ def supervise(launch: Launch, post: Post, hold: int) -> None:
         final = attempt.run()
     except Refused as e:
         post.tell("refused", e.reason, str(e))
-        return
+        return False
     except BaseException as e:  # noqa: BLE001 - whatever happened, a final status is written
         log.note(launch.dir_fd, traceback.format_exc())
         if not attempt.committed:
             post.tell("refused", "wrapper_error", f"{type(e).__name__}: {e}")
-            return
+            return False
         attempt.end_tree()
         final = attempt.failed("wrapper_error", f"{type(e).__name__}: {e}"[:1000])
-    write_final(launch, final)
+    written = write_final(launch, final)
     post.tell("running")
+    # Whoever tells a supervisor to end writes end.json and then looks whether the status is final
+    # (control.kill): one of the two sees the other, so the signal never meets a later attempt.
+    told = read_small(launch.dir_fd, END) is not None
+    return watch.close() and written and not told and not final["leftovers"]
 
 
-def write_final(launch: Launch, status: dict[str, Any]) -> None:
-    """Write the final status and tell whichever `serve` lives."""
+def write_final(launch: Launch, status: dict[str, Any]) -> bool:
+    """Write the final status and tell whichever `serve` lives. False when the disk is full."""
     status["completed_at"] = clock.iso(clock.now())
-    if not write_last_status(launch.dir_fd, status, _FULL_DISK_PATIENCE):
+    written = write_last_status(launch.dir_fd, status, _FULL_DISK_PATIENCE)
+    if not written:
         log.note(launch.dir_fd, "the final status could not be written: the disk is full")
     notify.tell(launch.layout, launch.order.project, launch.order.folder)
+    return written

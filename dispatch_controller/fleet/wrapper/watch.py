@@ -43,13 +43,25 @@ class Watch:
         """Set once the task is being ended: what still runs (salvage) is not to be interrupted."""
         self._statuses: dict[int, int] = {}
         self._beat_at = time.monotonic() + TICK
-        self._pipe, wake = os.pipe()
+        self._pipe, self._wake = os.pipe()
         os.set_blocking(self._pipe, False)
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _noted)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, _noted)  # unlike an ignored one, no program inherits it
+
+    def close(self) -> bool:
+        """Stop watching; SIGTERM ends this process again. Whether nothing is left: no child, and no
+        word to end that was not seen to."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        numbers = os.read(self._pipe, 512) if select.select([self._pipe], [], [], 0)[0] else b""
+        os.close(self._pipe)
+        os.close(self._wake)
+        told = self.killed or signal.SIGTERM in numbers or signal.SIGINT in numbers
+        return not self.reap() and not told
 
     def reap(self) -> bool:
         """Take in what ended; False when this process has no child left, dead or alive.
