@@ -46,8 +46,12 @@ def choose_canary(rollout: Rollout, alive: Sequence[str]) -> Rollout:
 
 
 def task_done(rollout: Rollout, wrapper: str | None) -> Rollout:
-    """A task was completed by this release of the wrapper: it is good, wherever that was."""
-    if wrapper != rollout.current or rollout.good == rollout.current:
+    """A task was completed by this release of the wrapper: it is good, wherever that was.
+
+    One that was taken back stays so: what it had begun before may end well.
+    """
+    done = rollout.good == rollout.current or rollout.current in rollout.bad
+    if wrapper != rollout.current or done:
         return rollout
     return replace(rollout, good=rollout.current, canary=None, failed_starts=0)
 

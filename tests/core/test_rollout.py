@@ -43,3 +43,9 @@ def test_failed_starts_elsewhere_do_not_count() -> None:
 def test_a_canary_that_is_gone_is_replaced() -> None:
     rollout = choose_canary(Rollout("new", "old"), ["a", "b"])
     assert choose_canary(start_failed(rollout, "a"), ["b"]) == Rollout("new", "old", canary="b")
+
+
+def test_what_a_release_taken_back_had_begun_and_ends_well_does_not_bring_it_again() -> None:
+    rollout = choose_canary(Rollout("new", "old"), ["a"])
+    twice = start_failed(start_failed(rollout, "a"), "a")
+    assert task_done(twice, "new") == twice
