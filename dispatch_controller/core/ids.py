@@ -81,6 +81,12 @@ def branch_name(project: str, task_id: str, node: str, attempt: int) -> str:
     return f"task/{project}-{folder_name(task_id)}-{node}{again}"
 
 
+def branch_again(branch: str, sequence: int) -> str:
+    """Return where the wrapper pushes to when `branch` is taken: attempts restart at 1 with the
+    operator's retry, and the branch of an earlier attempt 1 is never pushed over."""
+    return f"{branch}-s{sequence}"
+
+
 def _stands_as_it_is(task_id: str) -> bool:
     return (
         ID.fullmatch(task_id) is not None

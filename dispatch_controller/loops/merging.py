@@ -22,7 +22,7 @@ from dispatch_controller.fleet.ssh_settings import SshSettings
 from dispatch_controller.home import Home
 from dispatch_controller.loops.context import Context
 from dispatch_controller.model import HELD, Observation, RunState, Task
-from dispatch_controller.store import reports, tasks
+from dispatch_controller.store import events, reports, tasks
 
 log = structlog.get_logger(__name__)
 
@@ -48,14 +48,10 @@ class Merging:
 
     def concerns(self, seen: Observation) -> bool:
         """Return whether `seen` is an attempt that must be merged before it is recorded."""
+        if seen.state is not RunState.COMPLETED or seen.git_branch is None or seen.lease is None:
+            return False
         project = self._context.knowledge.project(seen.project)
-        return (
-            seen.state is RunState.COMPLETED
-            and seen.git_branch is not None
-            and seen.lease is not None
-            and project.sync_mode == "git"
-            and project.repo_url is not None
-        )
+        return project.sync_mode == "git" and project.repo_url is not None
 
     def begin(
         self,
@@ -98,7 +94,7 @@ class Merging:
         verdict = judge(task, seen, context.knowledge.endings)
         if task is None or not (isinstance(verdict, Finish) and verdict.completed):
             return seen
-        work = self._work(task)
+        work = await self._work(task, seen)
 
         async def still_ours() -> bool:
             row = await context.store.read(tasks.get, task.id)
@@ -121,14 +117,20 @@ class Merging:
             return None
         return _failed(seen, "merge_failed", f"{work.branch} could not be merged: {why}")
 
-    def _work(self, task: Task) -> Work:
+    async def _work(self, task: Task, seen: Observation) -> Work:
+        """The node says only which of two names, both made from our rows, it pushed to."""
         project = self._context.knowledge.project(task.project)
         lease = task.lease_owner or ""
+        branch = ids.branch_name(task.project, task.id, task.node or "", task.attempt)
+        if seen.git_branch != branch:
+            sequence = await self._context.store.read(events.claim_sequence, task.id, lease)
+            if sequence is not None and seen.git_branch == ids.branch_again(branch, sequence):
+                branch = ids.branch_again(branch, sequence)
         return Work(
             project=task.project,
             url=project.repo_url or "",
             main=project.main_branch,
-            branch=ids.branch_name(task.project, task.id, task.node or "", task.attempt),
+            branch=branch,
             message=f"Merge {task.id}\n\nDispatch-Attempt: {task.attempt}\nDispatch-Lease: {lease}",
         )
 

@@ -78,6 +78,14 @@ def of_types(
     return found
 
 
+def claim_sequence(conn: Connection, task_id: str, lease: str) -> int | None:
+    """Return the id of the event by which the task was claimed under this lease."""
+    claims = of_types(conn, [task_id], ["task_claimed"])[task_id]
+    return next(
+        (event.id for event in reversed(claims) if event.details.get("lease") == lease), None
+    )
+
+
 def _event(row: sqlite3.Row) -> Event:
     details = row["details"]
     try:

@@ -173,3 +173,31 @@ def test_a_forge_that_is_away_delays_the_record_and_loses_nothing(
     assert controller.wait("A01-work", "completed")["attempt"] == 1
     assert forge.merges() == ["Merge A01-work"]
     assert controller.errors() == []
+
+
+def test_the_operators_retry_works_though_the_first_attempts_branch_is_there(
+    forge: Forge, controller_on: Starter, ssh_fleet: SshFleet, tmp_path: Path
+) -> None:
+    """Attempts restart at 1, on the same node, and nothing is ever pushed by force."""
+    home = write_home(tmp_path / "home", {"n1": 1}, ssh_fleet, projects={"shop": forge.project()})
+    started, go_on = tmp_path / "started", tmp_path / "go-on"
+    script = (
+        f"touch {started}\nwhile [ ! -e {go_on} ]; do sleep 0.05; done\n"
+        "sed -i s/one/ONE/ page.html\nsed -i s/eins/EINS/ page.html"
+    )
+    write_spec(
+        tmp_path / "work", "R01-edit", script, project="shop", modifies=["page.html"], max_retries=1
+    )
+    controller = controller_on(home).start()
+    controller.register(tmp_path / "work")
+    eventually(started.exists, 30, controller.said)
+    forge.push({"page.html": "eins\ntwo\nthree\n"})
+    go_on.touch()
+    controller.wait("R01-edit", "deadletter", timeout=60)
+    controller.command("retry", "R01-edit")
+    row = controller.wait("R01-edit", "completed", timeout=60)
+    assert row["attempt"] == 1
+    assert forge.show("page.html") == "EINS\ntwo\nthree\n"
+    assert forge.merges() == ["Merge R01-edit"]
+    first, again = sorted(forge.branches() - {"main"})
+    assert (first, again.startswith(f"{first}-s")) == ("task/shop-R01-edit-n1", True)

@@ -35,7 +35,7 @@ def test_out_of_time_is_timeout_124(node: Node) -> None:
         serve.start(node.order("echo half > $OUTPUT_DIR/x; sleep 100", timeout=1))
         status = serve.end()
     assert (status["status"], status["exit_code"], status["reason"]) == ("timeout", 124, "timeout")
-    assert status["salvage"] == "p/salvage/t1-1.tar.gz"
+    assert status["salvage"] == "p/salvage/t1-1-s1.tar.gz"
     assert (node.root / status["salvage"]).exists()
 
 

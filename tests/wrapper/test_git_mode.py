@@ -25,6 +25,15 @@ class Origin:
         self._git("-C", str(work), *name, "commit", "--quiet", "-m", "first")
         self._git("-C", str(work), "push", "--quiet", "origin", "HEAD:refs/heads/main")
 
+    def commit(self, name: str) -> None:
+        """Somebody else's work comes into main."""
+        work = self.path.parent / "work"
+        (work / name).write_text("theirs\n")
+        who = ["-c", "user.name=x", "-c", "user.email=x@y"]
+        self._git("-C", str(work), "add", "--all")
+        self._git("-C", str(work), *who, "commit", "--quiet", "-m", name)
+        self._git("-C", str(work), "push", "--quiet", "origin", "HEAD:refs/heads/main")
+
     def branches(self) -> set[str]:
         return set(self.git("for-each-ref", "--format=%(refname:short)").split())
 
@@ -125,7 +134,7 @@ def test_salvage_is_a_patch_where_the_origin_is_gone(node: Node, origin: Origin)
         command = f"echo half > x; mv {origin.path} {gone}; exit 1"
         serve.start(node.order(command, git=source(origin), gates=GATES))
         status = serve.end()
-        assert status["salvage"] == "p/salvage/t1-1.patch"
+        assert status["salvage"] == "p/salvage/t1-1-s1.patch"
         gone.rename(origin.path)
         resume = {"archive": status["salvage"]}
         serve.start(node.order("cat x", git=source(origin), gates=GATES, resume=resume))
@@ -162,3 +171,56 @@ def test_void_during_the_clone_finds_the_attempt(node: Node, origin: Origin) -> 
         gate.touch()
         assert serve.reply(number)["result"]["outcome"] == "running"
         assert serve.end()["status"] == "completed"
+
+
+def test_a_branch_that_an_earlier_first_attempt_left_is_not_pushed_over(
+    node: Node, origin: Origin
+) -> None:
+    """The operator's retry restarts attempts at 1; the sequence goes on."""
+    with node.serve() as serve:
+        for word in ("one", "two"):
+            serve.start(node.order(f"echo {word} > x", git=source(origin), gates=GATES, attempt=1))
+            status = serve.end()
+            assert status["status"] == "completed", status
+    assert status["git_branch"] == "task/p-t1-node-s2"
+    assert origin.git("show", "task/p-t1-node:x") == "one\n"
+    assert origin.git("show", "task/p-t1-node-s2:x") == "two\n"
+
+
+def test_salvage_of_an_earlier_first_attempt_is_kept(node: Node, origin: Origin) -> None:
+    with node.serve() as serve:
+        for word in ("one", "two"):
+            command = f"echo {word} > x; exit 1"
+            serve.start(node.order(command, git=source(origin), gates=GATES, attempt=1))
+            status = serve.end()
+    assert status["salvage"] == "salvage/p-t1-1-s2"
+    assert origin.git("show", "salvage/p-t1-1:x") == "one\n"
+    assert origin.git("show", "salvage/p-t1-1-s2:x") == "two\n"
+
+
+def test_salvaged_again_while_it_ends_the_same_branch_holds_all(node: Node, origin: Origin) -> None:
+    command = "trap 'echo more >> x; exit' TERM; echo half > x; echo ready; sleep 100 & wait"
+    order = node.order(command, git=source(origin), gates=GATES)
+    with node.serve() as serve:
+        serve.start(order)
+        until(lambda: (node.task() / "task.log").read_text(), "the agent's work")
+        serve.ask("kill", project="p", folder="t1", lease=order["lease"], grace=5)
+        assert serve.end()["salvage"] == "salvage/p-t1-1"
+    assert origin.git("show", "salvage/p-t1-1:x") == "half\nmore\n"
+    assert origin.branches() == {"main", "salvage/p-t1-1"}
+
+
+def test_what_others_merged_since_is_not_counted_as_removed_by_one_that_goes_on(
+    node: Node, origin: Origin
+) -> None:
+    with node.serve() as serve:
+        serve.start(node.order("echo half > x; exit 1", git=source(origin), gates=GATES))
+        saved = serve.end()["salvage"]
+        origin.commit("other.txt")
+        order = node.order(
+            "echo whole > x", git=source(origin), gates=GATES, resume={"ref": saved},
+            modifies=["x"], write_set="fail",
+        )  # fmt: skip
+        serve.start(order)
+        status = serve.end()
+    assert (status["status"], status["outside"], status["files_changed"]) == ("completed", [], 1)

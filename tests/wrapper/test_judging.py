@@ -46,7 +46,7 @@ def test_each_gate_can_say_no(node: Node, command: str, reason: str) -> None:
     status = run(node, command, gates=gates, verify="echo checking; test -e b")
     assert (status["status"], status["reason"]) == ("failed", reason)
     assert status["files_changed"] == 1
-    assert status["salvage"] == "p/salvage/t1-1.tar.gz"
+    assert status["salvage"] == "p/salvage/t1-1-s1.tar.gz"
     if reason == "exit":
         assert status["error"] == "the agent ended with exit code 3: why it failed"
         assert status["exit_code"] == 3
@@ -217,7 +217,7 @@ def test_cleanup_keeps_what_is_alive_or_not_acknowledged(node: Node) -> None:
         removed = serve.ask("cleanup", tasks=tasks)["removed"]
         assert [t["folder"] for t in removed] == ["t1", "gone"]
         assert not node.task("t1").exists()
-        with tarfile.open(node.root / "p" / "salvage" / "t1-1-folder.tar.gz") as tar:
+        with tarfile.open(node.root / "p" / "salvage" / "t1-1-s1-folder.tar.gz") as tar:
             assert tar.getnames() == ["output/x"]
         assert serve.start(done)["reason"] == "void"
 
