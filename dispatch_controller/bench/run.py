@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from dispatch_controller.bench import commits, latency, passes, throughput
+from dispatch_controller.bench import commits, fleet, latency, passes, throughput
 from dispatch_controller.bench.figure import Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "commits": commits.measure,
     "passes": passes.measure,
+    "fleet": fleet.measure,
     "latency": latency.measure,
     "throughput": throughput.measure,
 }

@@ -14,6 +14,9 @@ SUSPECT_AFTER = 60.0
 
 FIRST_PAUSE, MOST_PAUSE = 900.0, 14_400.0
 
+_UNNAMED = ProjectEntry()
+"""What a project is that projects.json does not name; to build one costs more than to ask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parked:
@@ -92,7 +95,7 @@ class Knowledge:
 
     def project(self, name: str) -> ProjectEntry:
         """The project's entry; one that projects.json does not name has all defaults."""
-        return self.projects.get(name) or ProjectEntry()
+        return self.projects.get(name) or _UNNAMED
 
     def park(self, node: str, until: float | None, now: float) -> None:
         """Park the executor of `node`, for every node of its api_mode, after a rate limit.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dispatch_controller.core.times import iso
 from dispatch_controller.store.connection import get_db
 
 
@@ -36,4 +38,25 @@ def fill(path: Path, tasks: int, nodes: int) -> None:
                 for number in range(tasks)
             ),
         )  # fmt: skip
+        conn.execute("COMMIT")
+
+
+def fill_running(path: Path, tasks: Mapping[str, Sequence[str]], now: float) -> None:
+    """Fill a new database with nodes (name to tasks) and what runs on them since `now`."""
+    with get_db(path) as conn:
+        conn.execute("BEGIN IMMEDIATE")
+        conn.executemany(
+            "INSERT INTO nodes (name, slots, executor) VALUES (?, ?, 'shell')",
+            ((node, len(running)) for node, running in tasks.items()),
+        )
+        conn.executemany(
+            "INSERT INTO tasks (id, project, spec_file, modifies, status, node, attempt,"
+            " lease_owner, lease_expires_at, started_at) VALUES"
+            " (?, 'p', 'spec.md', ?, 'running', ?, 1, ?, ?, ?)",
+            (
+                (task, f'["{task}"]', node, f"{node}:{task}", int(now) + 300, iso(now))
+                for node, running in tasks.items()
+                for task in running
+            ),
+        )
         conn.execute("COMMIT")

@@ -6,7 +6,7 @@ lease; a node that did not answer says nothing about a task.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import structlog
@@ -56,9 +56,12 @@ class Collector:
         self._watch.keep(leases)
         context.knowledge.issued -= issued - leases - context.knowledge.in_flight
         context.knowledge.ask_all = False
+        by_node: defaultdict[str | None, list[Task]] = defaultdict(list)
+        for task in held:
+            by_node[task.node].append(task)
         async with trio.open_nursery() as nursery:
             for node in fleet:
-                mine = [task for task in held if task.node == node]
+                mine = by_node[node]
                 nursery.start_soon(self._collect_node, node, mine, name=f"collect {node}")
 
     async def _collect_node(self, node: str, held: Sequence[Task]) -> None:

@@ -32,10 +32,11 @@ async def _clean_node(context: Context, node: str) -> None:
         return
     try:
         collection = await transport.collect()
-        held = await context.store.read(tasks.in_status, *HELD)
-        owned = {task.lease_owner for task in held}
-        for seen in collection.tasks:
-            if not seen.alive or seen.lease is None or seen.lease in owned:
+        alive = [seen for seen in collection.tasks if seen.alive]
+        rows = await context.store.read(tasks.by_ids, sorted({s.task_id or "" for s in alive}))
+        owned = {row.lease_owner for row in rows.values() if row.status in HELD}
+        for seen in alive:
+            if seen.lease is None or seen.task_id is None or seen.lease in owned:
                 continue
             ref = TaskRef(seen.project, seen.folder, seen.lease)
             outcome = await transport.kill(ref, GRACE)
