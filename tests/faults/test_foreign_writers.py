@@ -49,7 +49,7 @@ print(n)
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(200)]),
+        pytest.param(15, marks=[pytest.mark.slow, pytest.mark.timeout(200)]),
         pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(1200)]),
     ],
 )

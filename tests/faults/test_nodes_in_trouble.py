@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import history
 from tests.e2e.conftest import Starter
 from tests.e2e.controller import eventually
 from tests.faults.proxy import Cable
@@ -92,23 +93,39 @@ def test_a_killed_agent_is_a_failed_attempt_and_is_tried_again(here: Site) -> No
     here.finish(again=frozenset({task}))
 
 
-def test_a_killed_supervisor_takes_its_attempt_with_it_and_no_more(here: Site) -> None:
+def test_an_agent_whose_supervisor_was_killed_is_left_alone_and_its_attempt_repeated(
+    here: Site,
+) -> None:
+    """Nobody can say with what exit code it ended, nor run its gates."""
     task = here.on("n1")[0]
     agent = here.agent(task)
     os.kill(parent(agent), signal.SIGKILL)
-    eventually(lambda: here.controller.task(task)["attempt"] == 2, 60, here.controller.said)
-    assert gone(agent)
-    here.finish(again=frozenset({task}))
+    cycle = _cycle(here)
+    eventually(lambda: _cycle(here) >= cycle + 2, 30, here.controller.said)
+    assert here.controller.task(task)["status"] == "running"
+    assert not gone(agent)
+    here.let_go()
+    here.controller.wait_all(60)
+    assert here.controller.counts() == {"completed": len(here.jobs)}
+    runs = history.read(here.log)
+    first, second = runs.pop(task)
+    assert first.end is not None
+    assert first.end <= second.start
+    assert all(len(mine) == 1 for mine in runs.values())
+    told = [event["details"] for event in here.controller.task(task)["events"]]
+    assert any("no final status" in str(details) for details in told), told
+    assert here.controller.task(task)["node"] != "n1"
 
 
-@pytest.mark.parametrize("content", [b'{"status": "comp', b"", b"\0" * 300, b"[1]"])
-def test_a_broken_status_of_a_task_that_lives_is_no_end(here: Site, content: bytes) -> None:
-    task = here.on("n1")[0]
-    path = here.status(task, "n1")
-    path.write_bytes(content)
+BROKEN = (b'{"status": "comp', b"", b"\0" * 300, b"[1]")
+
+
+def test_a_broken_status_of_a_task_that_lives_is_no_end(here: Site) -> None:
+    for job, content in zip(here.jobs, BROKEN, strict=False):
+        here.status(job.id, here.controller.task(job.id)["node"]).write_bytes(content)
     cycle = _cycle(here)
     eventually(lambda: _cycle(here) >= cycle + 3, 30, here.controller.said)
-    assert here.controller.task(task)["status"] == "running"
+    assert here.controller.counts() == {"running": len(here.jobs)}
     here.finish()
 
 

@@ -28,7 +28,7 @@ NODES = ("n1", "n2", "n3")
 STARTS = 50
 WRITES = 100
 WAITING = tuple(f"W{number:03}" for number in range(WRITES))
-GRACE = 8
+GRACE = 6
 DEPTH = "dispatch_write_queue_depth "
 
 
