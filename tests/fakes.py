@@ -518,6 +518,11 @@ class FakeTransport:
         self.machine.cleanup(tasks)
         await self._answer("cleanup", fault)
 
+    async def salvage(self, project: str, folder: str) -> str | None:
+        fault = await self._arrive("salvage")
+        await self._answer("salvage", fault)
+        return None
+
     async def read_log(
         self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
     ) -> LogChunk:

@@ -205,6 +205,10 @@ class PolledTransport:
     async def cleanup(self, tasks: Sequence[tuple[str, str]]) -> None:
         """Nothing: whether a folder's content is safe elsewhere only its own wrapper knows."""
 
+    async def salvage(self, project: str, folder: str) -> str | None:
+        """None: its folder stays, and what is in it only its own wrapper could save."""
+        return None
+
     async def read_log(
         self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
     ) -> LogChunk:

@@ -251,6 +251,11 @@ class ServeTransport:
         named = [{"project": project, "folder": folder} for project, folder in tasks]
         await self._ask("cleanup", self._limits.request, tasks=named)
 
+    async def salvage(self, project: str, folder: str) -> str | None:
+        result = await self._ask("salvage", self._limits.start, project=project, folder=folder)
+        where = result.get("ref") or result.get("path")
+        return where if isinstance(where, str) else None
+
     async def read_log(
         self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
     ) -> LogChunk:

@@ -113,6 +113,13 @@ class Transport(Protocol):
     async def cleanup(self, tasks: Sequence[tuple[str, str]]) -> None:
         """Remove the folders of (project, folder) that are acknowledged and salvaged."""
 
+    async def salvage(self, project: str, folder: str) -> str | None:
+        """Save what an attempt made whose supervisor is gone.
+
+        Return the branch or the path below the work_dir where it is; None where there is nothing,
+        or where only the node's own wrapper could do that.
+        """
+
     async def read_log(
         self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
     ) -> LogChunk: ...

@@ -267,6 +267,10 @@ class WorkerTransport:
     async def cleanup(self, tasks: Sequence[tuple[str, str]]) -> None:
         raise TransportLost(self.node, "an HTTP worker keeps its own folders tidy")
 
+    async def salvage(self, project: str, folder: str) -> str | None:
+        """None: no worker can be asked for that."""
+        return None
+
     async def read_log(
         self, project: str, folder: str, offset: int, limit: int, name: str = "task.log"
     ) -> LogChunk:

@@ -17,6 +17,7 @@ from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops import salvage
 from dispatch_controller.loops.context import Context
 from dispatch_controller.loops.merging import Merging
+from dispatch_controller.loops.rescue import Rescue
 from dispatch_controller.model import Observation, TaskRef
 from dispatch_controller.runtime.every import Wake
 from dispatch_controller.store import reports
@@ -34,6 +35,7 @@ class Recorder:
         self._filled = Wake()
         self._acks = trio.CapacityLimiter(32)
         self._merging = Merging(context)
+        self._rescue = Rescue(context)
         self._nursery: trio.Nursery | None = None
 
     def take(self, node: str, observations: Sequence[Observation]) -> None:
@@ -68,15 +70,16 @@ class Recorder:
     async def record(self, observations: Sequence[Observation]) -> list[Recorded]:
         """Return what became of each observation, once it is committed.
 
-        Those that must be merged first are missing: they are recorded when that is done. While
-        `run` does not run they are left alone, and their node tells them again.
+        Those that must be merged or saved first are missing: they are recorded when that is done.
+        While `run` does not run they are left alone, and their node tells them again.
         """
         ready = []
         for seen in observations:
-            if not self._merging.concerns(seen):
+            first = next((f for f in (self._merging, self._rescue) if f.concerns(seen)), None)
+            if first is None:
                 ready.append(seen)
             elif self._nursery is not None:
-                self._merging.begin(seen, self._nursery, self._land)
+                first.begin(seen, self._nursery, self._land)
         return await self._record(ready)
 
     async def record_one(self, seen: Observation) -> Recorded | None:

@@ -168,10 +168,10 @@ def _write(
             return False
         case GiveBack(cause, why):
             wait = pause(task.attempt)
-            until = now + wait if wait else None
             return transitions.give_back(
-                conn, now, task.id, lease, cause=cause, why=why, until=until
-            )
+                conn, now, task.id, lease, cause=cause, why=why,
+                until=now + wait if wait else None, artifact_patch=seen.salvage,
+            )  # fmt: skip
         case Finish(cancelled=True, error=error):
             return transitions.cancel(conn, now, task.id, lease=lease, why=error or "cancelled")
         case Finish():

@@ -196,7 +196,8 @@ def finish(
     updated = conn.execute(
         "UPDATE tasks SET status = :status, completed_at = :completed_at, collected_at = :iso,"
         " error = :error, duration_seconds = :duration, log_file = coalesce(:log, log_file),"
-        " artifact_hash = :artifact_hash, artifact_patch = :artifact_patch,"
+        " artifact_hash = :artifact_hash, artifact_patch = CASE :status WHEN 'failed'"
+        " THEN coalesce(:artifact_patch, artifact_patch) ELSE :artifact_patch END,"
         " loc_added = :loc_added, loc_removed = :loc_removed, files_changed = :files_changed,"
         " lease_expires_at = NULL, updated_at = :second"
         f" WHERE id = :id AND {_HELD} AND {_SAME_LEASE} AND coalesce(attempt, 0) = :attempt",
@@ -244,18 +245,22 @@ def give_back(
     why: str,
     until: float | None = None,
     merit: Merit | None = None,
+    artifact_patch: str | None = None,
 ) -> bool:
     """Claimed or running → pending: the attempt never ran, or is gone without a result.
 
     The attempt is refunded where its cause costs no retry. `until` (Unix seconds) holds it back;
-    `merit` is what that does to the node's reputation.
+    `merit` is what that does to the node's reputation; `artifact_patch` is where what it made was
+    saved.
     """
     updated = conn.execute(
         "UPDATE tasks SET status = 'pending', node = NULL, pid = NULL, error = NULL,"
         " started_at = NULL, heartbeat_at = NULL, lease_owner = :owner,"
-        " lease_expires_at = :until, updated_at = :second"
+        " lease_expires_at = :until, updated_at = :second,"
+        " artifact_patch = coalesce(:artifact_patch, artifact_patch)"
         f" WHERE id = :id AND {_HELD} AND {_SAME_LEASE}",
         {
+            "artifact_patch": artifact_patch,
             "owner": None if until is None else BACKOFF_OWNER,
             "until": None if until is None else int(until),
             "second": int(now),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -78,3 +81,28 @@ def test_a_salvage_branch_is_where_the_next_node_goes_on(
     assert (first, second) in ORDERS
     assert forge.show("part.txt") == "first\nsecond\n"
     assert "salvage/shop-G01-half-1" in forge.branches()
+
+
+def test_what_a_killed_supervisor_and_agent_left_is_saved_before_the_next_attempt(
+    controller_on: Starter, ssh_fleet: SshFleet, tmp_path: Path
+) -> None:
+    for name in ("n1", "n2"):
+        ssh_fleet.add(name)
+    home = two_nodes(tmp_path / "home", ssh_fleet)
+    part = '"$OUTPUT_DIR/part"'
+    script = f"if [ -e {part} ]; then echo second >> {part}; exit 0; fi\necho first > {part}\n"
+    write_spec(tmp_path / "work", "L01-lost", script + "exec sleep 1000\n")
+    controller = controller_on(home).start()
+    eventually(lambda: both_answer(controller), 30, controller.said)
+    controller.register(tmp_path / "work")
+    first = controller.wait("L01-lost", "running")["node"]
+    folder = ssh_fleet.nodes[first].home / "dispatch/p/tasks/L01-lost"
+    eventually((folder / "output/part").exists, 30, controller.said)
+    status = json.loads((folder / "status.json").read_text())
+    for pid in (status["supervisor"], status["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    second = controller.wait("L01-lost", "completed", timeout=60)["node"]
+    assert (first, second) in ORDERS
+    output = ssh_fleet.nodes[second].home / "dispatch/p/tasks/L01-lost/output"
+    assert (output / "part").read_text() == "first\nsecond\n"
+    assert "attempt_refunded" in controller.events("L01-lost")
