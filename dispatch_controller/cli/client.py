@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from dispatch_controller.cli.exit_codes import ExitCode, Failure
+from dispatch_controller.core import ids
 from dispatch_controller.home import Home, HomeError, read_controller
 from dispatch_controller.settings import Settings, load_settings
 from dispatch_controller.settings_sections import is_loopback
@@ -64,6 +65,8 @@ class Client:
         except httpx.HTTPError as error:
             what = str(error) or type(error).__name__
             raise Failure(f"{self._found} gave no answer: {what}", ExitCode.NOT_RUNNING) from error
+        except UnicodeEncodeError as error:
+            raise Failure(f"{ids.shown(error.object)} is not UTF-8", ExitCode.USAGE) from error
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise Failure(
                 f"{self._found} wants a token: set DISPATCH_API_TOKEN, or api_token_file in "
@@ -144,8 +147,24 @@ class Client:
 
 
 def task_path(task_id: str, *more: str) -> str:
-    """Return the path of a task below /api/v1/, its id quoted."""
+    """Return the path of a task below /api/v1/. Raises Failure where that cannot be an id."""
+    wrong = ids.registered_problem(task_id)
+    if wrong is not None:
+        raise Failure(f"{ids.shown(task_id)} is no task id: {wrong}")
     return "/".join(["tasks", quote(task_id, safe=""), *more])
+
+
+def node_path(name: str, *more: str) -> str:
+    """Return the path of a node below /api/v1/. Raises Failure for what no node is called."""
+    # A slash would be read as the path's own, however it is quoted.
+    if not name or "/" in name or not _encodable(name):
+        raise Failure(f"there is no node {ids.shown(name)}; `dispatch-controller nodes` lists them")
+    return "/".join(["nodes", quote(name, safe=""), *more])
+
+
+def _encodable(text: str) -> bool:
+    """Whether `text` is Unicode: an argument that is not UTF-8 comes as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @contextmanager

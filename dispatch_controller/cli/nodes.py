@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.text import Text
 
-from dispatch_controller.cli.client import connect
+from dispatch_controller.cli.client import connect, node_path
 from dispatch_controller.cli.options import HomeOption, JsonOption, UrlOption
 from dispatch_controller.cli.output import cell, print_json, print_table, stdout, time_cell
 
@@ -104,7 +103,7 @@ def _list(as_json: bool, home: Path | None, url: str | None) -> None:
 
 def _switch(name: str, verb: str, as_json: bool, home: Path | None, url: str | None) -> None:
     with connect(home, url) as client:
-        row = client.post(f"nodes/{quote(name, safe='')}/{verb}")
+        row = client.post(node_path(name, verb))
     if as_json:
         print_json(row)
     else:

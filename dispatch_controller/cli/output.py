@@ -15,7 +15,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 STYLES = {
@@ -27,6 +27,8 @@ STYLES = {
     "deadletter": "bold red",
 }
 
+NARROW = 12
+"""Columns of the terminal under which no column of a table is folded."""
 LONG = 1000
 """Rows from which on a table would take seconds to lay out."""
 
@@ -77,11 +79,22 @@ def cell(value: object, style: str = "") -> Text:
         return Text("")
     if isinstance(value, float):
         value = f"{value:g}"
+    return Text(" ".join(clean(_said(value)).split()), style)
+
+
+def _said(value: object, inside: bool = False) -> str:
+    """Return a value of JSON as people read it: nothing for null, and no brackets around all."""
+    if value is None:
+        return "none" if inside else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
-        value = ", ".join(str(item) for item in value)
+        text = ", ".join(_said(item, inside=True) for item in value)
+        return f"[{text}]" if inside else text
     if isinstance(value, dict):
-        value = ", ".join(f"{key}: {clean(inner)}" for key, inner in value.items())
-    return Text(" ".join(clean(value).split()), style)
+        text = ", ".join(f"{key}: {_said(item, inside=True)}" for key, item in value.items())
+        return f"({text})" if inside else text
+    return str(value)
 
 
 def time_cell(value: object) -> Text:
@@ -97,27 +110,41 @@ def status_cell(status: object) -> Text:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
-    """Print rows under headings: a table on a terminal, plain columns when piped or very long."""
+    """Print rows under headings: a table on a terminal that has room for it, else plain columns.
+
+    Those are for programs, for very long lists, and for a terminal so narrow that a table would
+    break words into letters.
+    """
     lines = list(rows)
     console = stdout()
-    if not console.is_terminal or len(lines) > LONG:
-        _print_columns([[Text(heading) for heading in headings], *lines])
+    widths = _widths([[Text(heading) for heading in headings], *lines])
+    room = sum(min(width, NARROW) + _GAP for width in widths) <= console.width
+    if not console.is_terminal or len(lines) > LONG or not room:
+        _print_columns([[Text(heading) for heading in headings], *lines], widths)
         return
-    columns = [Column(heading, overflow="fold") for heading in headings]
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    shown = [place for place, width in enumerate(widths) if width]
+    for place in shown:
+        table.add_column(headings[place], overflow="fold", no_wrap=widths[place] <= NARROW)
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*(line[place] for place in shown))
     console.print(table)
 
 
-def _print_columns(lines: Sequence[Sequence[Text]]) -> None:
-    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+_GAP = 2
+
+
+def _widths(lines: Sequence[Sequence[Text]]) -> list[int]:
+    return [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+
+
+def _print_columns(lines: Sequence[Sequence[Text]], widths: Sequence[int]) -> None:
     for line in lines:
         padded = (
             cell.plain + " " * (width - cell.cell_len)
             for cell, width in zip(line, widths, strict=True)
         )
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+        sys.stdout.write((" " * _GAP).join(padded).rstrip() + "\n")
 
 
 def short_duration(seconds: float | None) -> str:
@@ -131,3 +158,8 @@ def short_duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h {minutes}m"
     return f"{minutes}m" if minutes else f"{whole}s"
+
+
+def counted(number: int, what: str) -> str:
+    """Return `1 task`, `2 tasks`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -17,6 +17,7 @@ from dispatch_controller.cli.output import (
     cell,
     clean,
     complain,
+    counted,
     log_text,
     print_json,
     print_table,
@@ -26,6 +27,7 @@ from dispatch_controller.cli.output import (
     stdout,
     time_cell,
 )
+from dispatch_controller.core.ids import shown
 from dispatch_controller.model import TaskStatus
 
 LOG_PIECE = 65536
@@ -109,7 +111,7 @@ def tasks(
             for row in rows
         ),
     )
-    stderr().print(f"{len(rows)} tasks", style="dim")
+    stderr().print(counted(len(rows), "task"), style="dim")
 
 
 def _why(row: dict[str, Any]) -> str | None:
@@ -223,11 +225,17 @@ def _each(ids: list[str], verb: str, as_json: bool, home: Path | None, url: str 
                 if failure.code is not ExitCode.FAILED:
                     raise
                 refused = True
-                complain(f"{task}: {failure}")
+                # Most name the task themselves, some as it can be shown.
+                told = str(failure)
+                named = task in told or shown(task) in told
+                complain(told if named else f"{task}: {told}")
                 continue
             rows.append(row)
             if not as_json:
-                stdout().print(cell(row["id"], "bold"), status_cell(row["status"]))
+                # A task on a node is given up when its agent has ended, not before.
+                ending = verb == "cancel" and row["status"] in ("claimed", "running")
+                word = cell("is being ended") if ending else status_cell(row["status"])
+                stdout().print(cell(row["id"], "bold"), word)
     if as_json:
         print_json(rows)
     if refused:

@@ -39,6 +39,12 @@ def problem(text: str) -> str | None:
     )
 
 
+def registered_problem(text: str) -> str | None:
+    """As `problem`, of an id that a task may be registered under: `<id>@<project>` too."""
+    own, _, project = text.partition("@")
+    return problem(own) or (problem(project) if "@" in text else None)
+
+
 def shown(text: str) -> str:
     """Return `text` for a message: quoted, ASCII only, cut after 60 characters."""
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

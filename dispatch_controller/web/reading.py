@@ -127,8 +127,7 @@ def _told(error: ValidationError) -> str:
 
 def task_id(text: str) -> str:
     """Return an id from a path. Raises Problem (422)."""
-    own, _, project = text.partition("@")
-    wrong = ids.problem(own) or (ids.problem(project) if "@" in text else None)
+    wrong = ids.registered_problem(text)
     if wrong is not None:
         refuse(422, f"{ids.shown(text)} is no task id: {wrong}")
     return text

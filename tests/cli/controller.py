@@ -78,6 +78,7 @@ class FakeController:
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
     before_page: Callable[[], None] = lambda: None
     before_log: Callable[[], None] = lambda: None
+    after_cancel: Callable[[str], str] = lambda task: "deadletter"
     url: str = ""
 
     def answer(self, method: str, target: str, body: Any) -> Any:  # noqa: ANN401
@@ -100,7 +101,7 @@ class FakeController:
             case ["POST", "tasks", task, verb]:
                 if self._task(task)["status"] == "completed":
                     raise Conflict(f"task {task} is completed: it cannot be changed")
-                status = "pending" if verb == "retry" else "deadletter"
+                status = "pending" if verb == "retry" else self.after_cancel(task)
                 return {**self._task(task), "status": status}
             case ["GET", "nodes"]:
                 return [NODE]

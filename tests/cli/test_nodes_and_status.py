@@ -47,3 +47,11 @@ def test_status_gives_programs_the_body_as_it_is(controller: FakeController, run
     assert "dispatch-controller 0.1.0 up 1h 1m" in out
     assert "reaper" in out
     assert "nodes: 1" in out
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "x\udcff"])
+def test_what_no_node_is_called_is_said_so(controller: FakeController, run: Run, name: str) -> None:
+    result = run("nodes", "enable", name)
+    assert result.code == 1
+    assert "there is no node" in result.err
+    assert not controller.requests

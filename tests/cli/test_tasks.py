@@ -101,7 +101,7 @@ def test_show_gives_one_task_with_its_events(controller: FakeController, run: Ru
 
 
 def test_an_unknown_task_is_said_so(controller: FakeController, run: Run) -> None:
-    for arguments in (("show", "S99"), ("logs", "S99"), ("show", "../nodes")):
+    for arguments in (("show", "S99"), ("logs", "S99")):
         result = run(*arguments)
         assert result.code == 1
         assert f"no task {arguments[1]}" in result.err
@@ -115,8 +115,8 @@ def test_retry_and_cancel_go_on_after_one_that_is_refused(
     result = run("retry", "A", "B", "Z", "C")
     assert result.code == 1
     assert result.out.splitlines() == ["A pending", "C pending"]
-    assert "B: task B is completed" in result.err
-    assert "Z: no task Z" in result.err
+    assert "task B is completed: it cannot be changed\n" in result.err
+    assert "no task Z\n" in result.err
     result = run("cancel", "A", "C", "--json")
     assert result.code == 0
     assert [task["status"] for task in json.loads(result.out)] == ["deadletter", "deadletter"]
@@ -204,3 +204,68 @@ def test_logs_followed_ends_with_the_task_and_starts_again_with_a_new_attempt(
     assert result.code == 0
     assert result.out == "one\ntwo\nnew\nend\n"
     assert "starts again" in result.err
+
+
+@pytest.mark.parametrize("verb", ["show", "logs", "retry", "cancel"])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("", "it is empty"),
+        ("../../etc", "SOLIDUS"),
+        ("a/b?c#d%00", "SOLIDUS"),
+        ("x\udcff", "U+DCFF"),
+        ("a" * 10_000, "10000 characters"),
+    ],
+)
+def test_what_is_no_id_is_never_asked_for(
+    controller: FakeController, run: Run, verb: str, given: str, why: str
+) -> None:
+    result = run(verb, given)
+    assert result.code == 1
+    assert "is no task id" in result.err
+    assert why in result.err
+    assert not controller.requests
+
+
+def test_arguments_that_are_not_utf_8_are_named(controller: FakeController, run: Run) -> None:
+    result = run("tasks", "--project", "sh\udcffop")
+    assert result.code == 2
+    assert "'sh\\udcffop' is not UTF-8" in result.err
+
+
+def test_cancelling_a_task_on_a_node_says_that_it_is_being_ended(
+    controller: FakeController, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.tasks = [row("A", "running"), row("B", "pending")]
+    monkeypatch.setattr(
+        controller, "after_cancel", lambda task: "running" if task == "A" else "deadletter"
+    )
+    assert run("cancel", "A", "B").out == "A is being ended\nB deadletter\n"
+
+
+def test_details_of_events_are_words_and_no_code(controller: FakeController, run: Run) -> None:
+    controller.tasks = [row("A", "deadletter")]
+    controller.events = [
+        {
+            "id": 1,
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "task_id": "A",
+            "event_type": "task_failed",
+            "node": None,
+            "details": {"lease": None, "fenced": True, "gates": {"exit": "failed", "verify": None}},
+        }
+    ]
+    assert "lease: none, fenced: yes, gates: (exit: failed, verify: none)" in run("show", "A").out
+
+
+def test_a_terminal_too_narrow_for_a_table_gets_whole_words(
+    controller: FakeController, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.tasks = [row("S02-agentforge-workflow-engine", reason={"text": "waits for S01"})]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for columns, table in (("40", False), ("80", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        out = run("tasks").out
+        assert ("─" in out) is table
+        assert "pending" in out
+        assert "waits for" in out

@@ -77,3 +77,11 @@ def test_the_written_id_is_what_was_qualified() -> None:
     assert ids.written(ids.qualified("S1", "p"), "p") == "S1"
     assert ids.written("S1", "p") == "S1"
     assert ids.written("S1@q", "p") == "S1@q"
+
+
+def test_an_id_may_be_registered_with_its_project() -> None:
+    assert ids.registered_problem("S1") is None
+    assert ids.registered_problem("S1@shop") is None
+    assert ids.registered_problem("S1@") == "it is empty"
+    assert ids.registered_problem("S1@a@b") is not None
+    assert ids.registered_problem("") == "it is empty"
