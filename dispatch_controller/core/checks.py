@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dispatch_controller.core.incidents import Finding, Severity
 from dispatch_controller.core.placement import Reason
+from dispatch_controller.core.times import iso
 from dispatch_controller.model import Observation, Probe, Task, TaskStatus
 
 RUNNING_LONG = 4 * 3600.0
@@ -163,6 +164,22 @@ def node_drift(probes: Mapping[str, Probe], unfit: Mapping[tuple[str, str], str]
     for (node, executor), why in sorted(unfit.items()):
         found.append(_of_node(node, f"unfit:{executor}", Severity.WARNING, f"{node}: {why}"))
     return found
+
+
+def rate_limits(parked: Mapping[tuple[str, str], float], now: float) -> list[Finding]:
+    """Executors that are parked by a rate limit: (executor, api_mode) and until when."""
+    return [
+        Finding(
+            check="rate_limit",
+            key=f"parked:{executor}:{mode}",
+            severity=Severity.WARNING,
+            text=f"executor {executor} ({mode}) is rate limited until {iso(until)}",
+            root=f"executor:{executor}",
+            details={"until": iso(until)},
+        )
+        for (executor, mode), until in sorted(parked.items())
+        if until > now
+    ]
 
 
 def _of_node(node: str, what: str, severity: Severity, text: str) -> Finding:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 import trio
 
-from dispatch_controller.core.incidents import Finding, Incident, follow
+from dispatch_controller.core.incidents import REMIND_AFTER, Finding, Incident, follow
 from dispatch_controller.loops.alerts import Alerts
 from dispatch_controller.loops.context import Context
 from dispatch_controller.store import findings
@@ -30,6 +32,8 @@ class Findings:
         self._standing: dict[tuple[str, str], Finding] = {}
         self.incidents: dict[str, Incident] = {}
         """Open incidents by root cause."""
+        self._last_told: dict[str, float] = {}
+        """When the last alert about a root went out whose incident has closed."""
         self._written: dict[tuple[str, str], Finding] = {}
         self._written_incidents: dict[str, Incident] = {}
         self._kept = "guardian_events" not in context.store.absent
@@ -62,12 +66,24 @@ class Findings:
         self.incidents = dict(change.incidents)
         for one in new:
             log.warning("finding", check=check, key=one.key, node=one.node, text=one.text)
-        for incident in (*change.opened, *change.reminded):
+        for incident in (*self._not_told_lately(change.opened, now), *change.reminded):
             await self._alerts.send(incident, now)
         for incident in change.closed:
+            self._last_told[incident.root] = incident.told_at
             log.info("incident over", root=incident.root, findings=incident.count)
         if self._kept:
             await self._write(now)
+
+    def _not_told_lately(self, opened: Sequence[Incident], now: float) -> list[Incident]:
+        """What comes and goes is told once an hour too, like what stands."""
+        fresh = []
+        for incident in opened:
+            told_at = self._last_told.pop(incident.root, -math.inf)
+            if now - told_at < REMIND_AFTER:
+                self.incidents[incident.root] = replace(incident, told_at=told_at)
+            else:
+                fresh.append(incident)
+        return fresh
 
     async def _write(self, now: float) -> None:
         """Bring the table in line with what stands; what fails now is written the next time."""

@@ -149,11 +149,15 @@ async def test_a_rate_limit_parks_the_executor_and_costs_no_attempt(
     for n in range(3):
         world.spec(f"S{n}")
     async with world.controller():
-        await trio.sleep(300)
+        await trio.sleep(310)
         assert calls == 1
+        assert list(world.findings.incidents) == ["executor:shell"]
         await world.settled(3 * 3600)
+        await trio.sleep(310)
+        assert not world.findings.incidents
     assert set(world.status().values()) == {"completed"}
     assert "attempt_refunded" in world.event_types("S0")
+    assert [alert["type"] for alert in alerts(world)] == ["executor:shell"]
 
 
 async def test_a_clock_that_is_off_is_told_and_harms_nothing(
@@ -197,3 +201,22 @@ async def test_a_snapshot_is_taken_once_a_day_and_seven_are_kept(
         await sync.backup()
         made = len(list((world.home / "snapshots").glob("*.db")))
         assert made == min(7, hour // 24 + 1)
+
+
+async def test_a_node_that_comes_and_goes_is_told_once_an_hour_at_most(
+    world: World, autojump_clock: MockClock
+) -> None:
+    machine = world.node("a")
+    world.spec("S1")
+    async with world.controller():
+        for _ in range(8):
+            machine.up = False
+            await trio.sleep(600)
+            assert "node:a" in world.findings.incidents
+            machine.up = True
+            machine.changed()
+            await trio.sleep(300)
+            assert "node:a" not in world.findings.incidents
+    assert 1 <= len([a for a in alerts(world) if a["type"] == "node:a"]) <= 3
+    opened = rows(world, "SELECT count(*) FROM guardian_events WHERE check_type = 'incident'")
+    assert opened == [(8,)]

@@ -48,6 +48,7 @@ class Guardian:
             "check_deadletters": lambda: check_deadletters(context, findings),
             "auto_retry_failed_tasks": lambda: auto_retry_failed_tasks(context),
             "check_drift": self._drift.check_drift,
+            "check_rate_limits": self._drift.check_rate_limits,
             "rollout": self._drift.rollout,
         }
         if self._cadence.due("wrapper", cycle, 10):

@@ -32,6 +32,12 @@ class Drift:
         )
         await self._findings.report("check_drift", found)
 
+    async def check_rate_limits(self) -> None:
+        """Executors that are parked: one incident each, with its end."""
+        parked = {key: parked.until for key, parked in self._context.knowledge.parked.items()}
+        now = self._context.clock.wall()
+        await self._findings.report("rate_limit", checks.rate_limits(parked, now))
+
     async def rollout(self) -> None:
         """Follow a new wrapper: one node first, all after its first good task, or back."""
         context, releases = self._context, self._releases
