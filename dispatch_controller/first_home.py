@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dispatch_controller.core.spec import DEFAULT_EXECUTOR
-from dispatch_controller.home import Home, HomeError
+from dispatch_controller.home import Home, unusable
 from dispatch_controller.node_files import NodeEntry
 from dispatch_controller.spec_files import Found, find
 
@@ -112,7 +112,10 @@ def make_home(home: Home, wanted: Wanted) -> Iterable[tuple[Path, bool]]:
     A file that is there is never touched. Raises HomeError.
     """
     home.prepare()
-    (home.root / "specs").mkdir(exist_ok=True)
+    try:
+        (home.root / "specs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise unusable(home.root, error) from error
     nodes = [entry.model_dump(exclude_defaults=True) for entry in wanted.nodes]
     toml = f"specs = {json.dumps(str(wanted.specs))}\n" if wanted.specs is not None else ""
     files = [
@@ -134,5 +137,5 @@ def _write_new(path: Path, content: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise HomeError(f"{path}: {error.strerror}") from error
+        raise unusable(path, error) from error
     return True

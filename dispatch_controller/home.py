@@ -20,6 +20,25 @@ class HomeError(Exception):
     """The home cannot be used; the text names the file and what to do."""
 
 
+_ADVICE = {
+    errno.EROFS: "its disk is mounted read-only; mount it writable",
+    errno.EACCES: "give it to this user",
+    errno.EPERM: "give it to this user",
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in this user's quota",
+    errno.ENOTDIR: "a file is in the place of a folder; move it away",
+    errno.EEXIST: "a file is in the place of a folder; move it away",
+}
+
+
+def unusable(path: Path, error: OSError) -> HomeError:
+    """Return the error for a file of a home that could not be made, read or written."""
+    advice = _ADVICE.get(error.errno or 0, "mend that")
+    return HomeError(
+        f"{error.filename or path}: {error.strerror or error}: {advice}, or take another folder"
+    )
+
+
 class HomeInUse(HomeError):
     """Another controller runs on this home. `pid` is its process id, None if not known."""
 
@@ -92,7 +111,7 @@ class Home:
             for folder in (self.alerts, self.snapshots, self.logs):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise HomeError(f"{error.filename or self.root}: {error.strerror}") from error
+            raise unusable(self.root, error) from error
 
 
 class HomeLock:
@@ -127,7 +146,7 @@ def lock_home(home: Home) -> HomeLock:
     try:
         descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise HomeError(f"{home.lock}: {error.strerror}") from error
+        raise unusable(home.lock, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
@@ -138,7 +157,7 @@ def lock_home(home: Home) -> HomeLock:
         os.close(descriptor)
         if held:
             raise HomeInUse(home.root, int(text) if text.isdigit() else None) from None
-        raise HomeError(f"{home.lock}: {error.strerror}") from error
+        raise unusable(home.lock, error) from error
     return HomeLock(descriptor)
 
 
@@ -176,7 +195,7 @@ def read_controller(home: Home) -> Controller | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HomeError(f"{home.controller}: {error.strerror}") from error
+        raise unusable(home.controller, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise HomeError(
             f"{home.controller} is damaged ({error!r}); restart the controller, or use --url"
@@ -202,8 +221,10 @@ def owner_id(home: Home) -> str:
         if not home.owner.exists():
             _publish(home.owner, secrets.token_hex(8) + "\n")
         owner = home.owner.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise HomeError(f"{home.owner}: {error}") from error
+    except OSError as error:
+        raise unusable(home.owner, error) from error
+    except UnicodeDecodeError:
+        owner = ""
     if not re.fullmatch(r"[0-9a-f]{16}", owner):
         raise HomeError(
             f"{home.owner} holds no id of 16 hex digits; restore it from a backup, since running "

@@ -20,7 +20,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from dispatch_controller.home import HomeError
+from dispatch_controller.home import unusable
 from dispatch_controller.settings_report import HIDDEN, secret_name
 
 FILE_NAME = "controller.log"
@@ -110,7 +110,7 @@ def configure_logging(
                 path, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
             )
         except OSError as error:
-            raise HomeError(f"{path}: cannot be written: {error.strerror}") from error
+            raise unusable(path, error) from error
         file.setFormatter(_formatter(shared, json_lines))
         handlers.append(file)
     close_logging()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from dispatch_controller.home import (
     owner_id,
     read_controller,
     remove_controller,
+    unusable,
     write_controller,
 )
 
@@ -51,8 +53,23 @@ def test_a_new_home_has_its_folders_and_is_private(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_made_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HomeError, match="file"):
+    with pytest.raises(HomeError, match="file/home: Not a directory: a file is in the place"):
         Home(tmp_path / "file" / "home").prepare()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "mount it writable"),
+        (errno.EACCES, "give it to this user"),
+        (errno.ENOSPC, "make room"),
+        (errno.EIO, "mend that"),
+    ],
+)
+def test_a_home_that_cannot_be_used_says_what_to_do(number: int, advice: str) -> None:
+    told = str(unusable(Path("/home"), OSError(number, os.strerror(number), "/home/logs")))
+    assert told.startswith(f"/home/logs: {os.strerror(number)}: ")
+    assert advice in told
 
 
 def test_a_second_controller_is_refused_and_told_the_pid_of_the_first(home: Home) -> None:

@@ -159,7 +159,7 @@ def test_the_file_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).mkdir()
-    with pytest.raises(HomeError, match=f"{FILE_NAME}: cannot be written"):
+    with pytest.raises(HomeError, match=f"{FILE_NAME}: Is a directory: "):
         configure_logging("info", tmp_path, stream=io.StringIO())
 
 

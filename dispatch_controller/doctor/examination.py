@@ -61,7 +61,8 @@ def examine(root: Path, *, clock: Clock, ask: Ask, migrate: bool = False) -> Rep
         running, pid = True, used.pid
         found += controller.check_running(pid, ask)
     except HomeError as failed:
-        found.append(error("home", place.lock, str(failed), "give the home to this user"))
+        text = str(failed).removeprefix(f"{place.lock}: ")
+        found.append(error("home", place.lock, text, "give the home to this user"))
     try:
         if lock is not None:
             found += controller.check_leftovers(place)

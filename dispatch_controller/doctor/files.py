@@ -74,7 +74,8 @@ def check_nodes_file(home: Home, settings: Settings, files: Files) -> Iterator[F
         )
         yield error("nodes.json", home.nodes, "does not exist, so nothing can run", fix)
     for wrong in read.errors:
-        yield error("nodes.json", wrong.file, _place(wrong.entry, wrong.key, wrong.reason), _MEND)
+        text = _place(wrong.entry, wrong.key, wrong.reason)
+        yield error("nodes.json", wrong.file, text, _mend(read.complete))
     if read.complete and not any(node.slots for node in read.nodes):
         fix = "add a node, or give one slots"
         yield error("nodes.json", home.nodes, "no node has a slot, so nothing can run", fix)
@@ -86,7 +87,10 @@ def check_nodes_file(home: Home, settings: Settings, files: Files) -> Iterator[F
             yield error("nodes.json", home.nodes, text, fix)
 
 
-_MEND = "mend the entry; the others are used meanwhile"
+def _mend(complete: bool) -> str:
+    if complete:
+        return "mend the entry; the others are used meanwhile"
+    return "mend the file; a running controller goes by what it read last"
 
 
 def _place(entry: str | None, key: str | None, reason: str) -> str:
@@ -98,7 +102,7 @@ def check_projects_file(home: Home, settings: Settings, files: Files) -> Iterato
     read = files.projects
     for wrong in read.errors:
         text = _place(wrong.entry, wrong.key, wrong.reason)
-        yield error("projects.json", wrong.file, text, _MEND)
+        yield error("projects.json", wrong.file, text, _mend(read.complete))
     for name, project in sorted(read.projects.items()):
         if project.sync_mode == "git" and project.repo_url is None:
             text = f"{name}: sync_mode is git, and there is no repo_url to clone from"

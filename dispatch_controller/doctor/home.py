@@ -47,7 +47,8 @@ def check_home(home: Home) -> Iterator[Finding]:
             owner_id(home)
         except HomeError as failed:
             fix = "restore the file from a backup; running tasks carry the id"
-            yield error("home", home.owner, str(failed), fix)
+            text = str(failed).removeprefix(f"{home.owner}").lstrip(": ")
+            yield error("home", home.owner, text, fix)
     free = shutil.disk_usage(root).free
     if free < LEAST_FREE:
         text = f"only {free // 2**20} MiB are free on the disk of the home"

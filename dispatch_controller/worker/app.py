@@ -20,7 +20,7 @@ from dispatch_controller.fleet.bundle import build
 from dispatch_controller.fleet.http import new_client, worker_token
 from dispatch_controller.fleet.local import LocalMachine
 from dispatch_controller.fleet.serve import ServeTransport
-from dispatch_controller.home import Home, HomeError, HomeInUse, lock_home, owner_id
+from dispatch_controller.home import Home, HomeError, HomeInUse, lock_home, owner_id, unusable
 from dispatch_controller.logs import close_logging, configure_logging
 from dispatch_controller.runtime.clock import SystemClock
 from dispatch_controller.runtime.every import Wake, every
@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     try:
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise HomeError(f"{error.filename or options.state}: {error.strerror}") from error
+        raise unusable(options.state, error) from error
     try:
         lock = lock_home(state)
     except HomeInUse as error:
