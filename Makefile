@@ -14,7 +14,9 @@ run: setup
 
 test: setup
 	@sh tools/system-packages.sh
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not bench and not soak" $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/dashboard -m "not bench and not soak" $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/dashboard -m "not bench and not soak" \
+		$(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

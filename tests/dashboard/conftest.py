@@ -22,9 +22,10 @@ PATIENCE = 10_000
 """Milliseconds for what has no promise of its own."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Ends with its file: while Playwright lives, its event loop runs, and no Trio test can."""
+    """One for the folder, which runs in a process of its own (Makefile): while Playwright lives,
+    its event loop runs in this thread, and other tests of Trio cannot."""
     if not shutil.which(CHROMIUM):
         if os.environ.get("CI") == "true":
             pytest.fail(f"{CHROMIUM} is missing: tools/system-packages.sh installs it")
