@@ -218,7 +218,7 @@ def test_cleanup_keeps_what_is_alive_or_not_acknowledged(node: Node) -> None:
         assert [t["folder"] for t in removed] == ["t1", "gone"]
         assert not node.task("t1").exists()
         with tarfile.open(node.root / "p" / "salvage" / "t1-1-s1-folder.tar.gz") as tar:
-            assert tar.getnames() == ["output/x"]
+            assert tar.getnames() == ["logs/task.log", "output/x"]
         assert serve.start(done)["reason"] == "void"
 
 

@@ -57,7 +57,7 @@ def _remove(layout: Layout, fence: Fence, project: str, folder: str) -> str | No
             if status.get("lease") and key not in fence.acks:
                 return "its end was not acknowledged"
             number = Number(status.get("attempt", 0), status.get("sequence"))
-            saved = save_folder(layout, project, folder, number)
+            saved = save_folder(layout, project, folder, number, logs=True)
             del saved
             # The folder knew its last attempt; from now on the void record keeps that lease out.
             fence.voids.add([key], durable=True)

@@ -78,14 +78,19 @@ def save_files(
     return _pack(layout, project, f"{folder}-{number}.tar.gz", files)
 
 
-def save_folder(layout: Layout, project: str, folder: str, number: Number) -> Salvaged:
-    """Pack a task's output/ and the files of its repo/, before its folder is removed."""
+def save_folder(
+    layout: Layout, project: str, folder: str, number: Number, *, logs: bool = False
+) -> Salvaged:
+    """Pack a task's output/ and the files of its repo/; with its `logs` before all of it goes."""
     task = layout.task(project, folder)
     files = {
         f"{part}/{os.path.relpath(path, f'{task}/{part}')}": path
         for part in ("output", "repo")
         for path, _ in walk(f"{task}/{part}")
     }
+    if logs:
+        names = [name for name in os.listdir(task) if name.endswith(".log")]
+        files |= {f"logs/{name}": f"{task}/{name}" for name in names}
     if not files:
         return Salvaged()
     return _pack(layout, project, f"{folder}-{number}-folder.tar.gz", files)
