@@ -16,14 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from dispatch_controller.settings_sections import Generator
 
-Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\s/:\x00-\x1f]+$")
-]
+_NAME = r"^[^\s/:\x00-\x1f]+$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NAME)]
 POLLS = "poll"
 """`worker_url` of a node whose worker only polls (docs/workers.md)."""
-WorkerUrl = Annotated[
-    str, StringConstraints(max_length=500, pattern=r"^(poll|https?://[^\s/?#@]+/?)$")
-]
+_WORKER_URL = r"^(poll|https?://[^\s/?#@]+/?)$"
+WorkerUrl = Annotated[str, StringConstraints(max_length=500, pattern=_WORKER_URL)]
+_WORDS = {
+    _NAME: "must have no space, '/', ':' or control character",
+    _WORKER_URL: f'must be "{POLLS}", or http://HOST:PORT (or https) without a path',
+}
+"""What the patterns mean, for people."""
 Gate = Literal["exit", "changed", "conflict_markers", "verify", "min_duration", "no_todo"]
 DEFAULT_GATES: tuple[Gate, ...] = ("exit", "changed", "conflict_markers", "verify")
 
@@ -193,4 +196,5 @@ def _explain(error: ValidationError, path: Path, label: str) -> Iterator[EntryEr
     for detail in error.errors(include_url=False):
         key = ".".join(str(part) for part in detail["loc"])
         got = "" if detail["type"] == "missing" else f", not {json.dumps(detail['input'])[:80]}"
-        yield EntryError(path, label, key, detail["msg"] + got)
+        words = _WORDS.get(detail.get("ctx", {}).get("pattern", ""), detail["msg"])
+        yield EntryError(path, label, key, words + got)

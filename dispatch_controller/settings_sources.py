@@ -96,7 +96,8 @@ def read_environment(
     for name in sorted(variables):
         path = name.removeprefix(PREFIX).lower().split(DELIMITER)
         if not _present(data, path):
-            problems.append(f"environment {name}: no such setting{hint('.'.join(path))}")
+            told = hint(".".join(path)) or "; if it is another program's: add it to other_variables"
+            problems.append(f"environment {name}: no such setting{told}")
         elif path[0] == "executors" and {"env", "env_files"} & set(path[3:-1]):
             # Names lose their case here, and those of environment variables must not.
             problems.append(f"environment {name}: set it in dispatch.toml, or all as JSON")

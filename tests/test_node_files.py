@@ -80,6 +80,9 @@ def test_a_wrong_entry_is_named_with_file_entry_and_key_and_the_others_load(tmp_
     assert str(read.errors[0]) == (
         f'{path}: bad: slots: Input should be a valid integer, not "four"'
     )
+    assert str(read.errors[5]).endswith(
+        "name: must have no space, '/', ':' or control character, not \"has blank\""
+    )
     assert "good is there already" in str(read.errors[-1])
 
 

@@ -141,7 +141,7 @@ def test_all_problems_are_told_at_once_with_place_and_name(tmp_path: Path) -> No
         f"{toml}: ssh.max_chanels: no such setting (did you mean ssh.max_channels?)",
         f"{toml}: retry.limit: must not be less than retry.base",
         "environment DISPATCH_LOOPS__REEPER__INTERVAL: loops.reeper: no such setting (did you mean",
-        "environment DISPATCH_NO_SUCH: no such setting",
+        "environment DISPATCH_NO_SUCH: no such setting; if it is another program's: add it to",
         "environment DISPATCH_PORT__X: no such setting",
         "environment DISPATCH_SSH__CONFIG: ssh.config: write an absolute path",
         "api_token: host 0.0.0.0 is reachable from other machines",

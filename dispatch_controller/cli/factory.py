@@ -14,6 +14,7 @@ from dispatch_controller.cli.options import HomeOption, JsonOption, UrlOption
 from dispatch_controller.cli.output import (
     cell,
     complain,
+    counted,
     print_json,
     print_table,
     stderr,
@@ -41,13 +42,14 @@ def plan(
     """Show what a cycle would do now, and why. Nothing is asked of a generator."""
     with connect(home, url) as client:
         data = client.get("factory", project=project)
+    if project is not None and not data["projects"]:
+        raise Failure(f"there is no project {project}")
     if as_json:
         print_json(data)
         return
     loop = "on" if data["enabled"] else "off (factory run does a cycle)"
-    stdout().print(
-        cell(f"loop {loop}; {data['pending']} tasks pending, wanted are {data['min_pending']}")
-    )
+    pending = counted(data["pending"], "task")
+    stdout().print(cell(f"loop {loop}; {pending} pending, wanted are {data['min_pending']}"))
     print_table(
         ["project", "generator", "made", "allowed", "step", "asks for", "why"],
         (

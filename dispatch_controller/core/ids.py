@@ -8,6 +8,8 @@ import unicodedata
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 """What a spec may call its task, its project and its executor."""
+RULE = "an ASCII letter or digit, then letters, digits, '.', '_' or '-', 128 characters at most"
+"""ID in words."""
 
 FOLDER_LIMIT = 100
 """Characters of a folder name at most."""

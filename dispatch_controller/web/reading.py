@@ -8,6 +8,7 @@ import re
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from quart import request
 
 from dispatch_controller.core import ids
@@ -116,13 +117,20 @@ def _no_number(word: str) -> float:
 
 
 def _told(error: ValidationError) -> str:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
     told = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {_words(problem)}"
         for problem in found[:_SHOWN_PROBLEMS]
     ]
     more = len(found) - len(told)
     return "; ".join(told) + (f"; and {more} more" if more else "")
+
+
+def _words(problem: ErrorDetails) -> str:
+    """Return what is wrong; a pattern is for programs, its meaning for people."""
+    if problem.get("ctx", {}).get("pattern") == f"^{ids.ID.pattern}$":
+        return f"must be {ids.RULE}"
+    return problem["msg"]
 
 
 def task_id(text: str) -> str:

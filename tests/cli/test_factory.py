@@ -102,3 +102,12 @@ def test_a_draft_of_two_projects_has_to_be_named_with_its_own(
     assert result.code == 1
     assert "--project shop or barn" in result.err
     assert run("factory", "approve", "G1-01-one", "--project", "shop").code == 0
+
+
+def test_a_plan_for_a_project_that_nobody_knows_is_refused(
+    answers: dict[str, Any], run: Run
+) -> None:
+    answers["GET factory"] = {**PLAN, "projects": []}
+    result = run("factory", "plan", "--project", "shpo")
+    assert result.code == 1
+    assert result.err == "there is no project shpo\n"
