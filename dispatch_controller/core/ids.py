@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 """What a spec may call its task, its project and its executor."""
@@ -19,6 +20,8 @@ _NAMED_BY_HASH = re.compile(rf"--[0-9A-Fa-f]{{{_HASH_DIGITS}}}\Z", re.ASCII)
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 _NOT_IN_FOLDERS = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
 _SHOWN = 60
+_LISTED = 8
+"""Ids of a cycle or of candidates that a message names."""
 
 
 def problem(text: str) -> str | None:
@@ -50,6 +53,13 @@ def registered_problem(text: str) -> str | None:
 def shown(text: str) -> str:
     """Return `text` for a message: quoted, ASCII only, cut after 60 characters."""
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+def listed(names: Sequence[str], joint: str = ", ") -> str:
+    """Return the names for a message; of more than 8 the first ones and the last."""
+    if len(names) <= _LISTED:
+        return joint.join(names)
+    return joint.join([*names[: _LISTED - 1], f"({len(names) - _LISTED} more)", names[-1]])
 
 
 def qualified(task_id: str, project: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dispatch_controller.core import ids
 from dispatch_controller.core.paths import HeldPaths
 from dispatch_controller.core.times import iso
 from dispatch_controller.model import BACKOFF_OWNER, Node, SpecExtras, Task, TaskStatus
@@ -253,6 +254,9 @@ def place(board: Board, candidates: Iterable[Task]) -> list[Placement]:
     return placements
 
 
+_CYCLE_TOLD = 100
+
+
 def waiting(
     task: Task,
     parents: Mapping[str, TaskStatus],
@@ -265,14 +269,16 @@ def waiting(
     cycle the task is in, if it is in one.
     """
     if cycle:
-        return Reason("cycle", "in a cycle: " + " → ".join(cycle), {"cycle": list(cycle)})
+        # Each task of a circle carries it: told whole, a circle of thousands would be millions.
+        details = {"cycle": list(cycle[:_CYCLE_TOLD])}
+        return Reason("cycle", f"in a cycle: {ids.listed(cycle, ' → ')}", details)
     if task.depends_on is None:
         return Reason("unknown_dependency", "its depends_on is not a JSON list of ids")
     unknown = [parent for parent in task.depends_on if parent not in parents]
     if unknown:
         return Reason(
             "unknown_dependency",
-            f"depends on {', '.join(unknown)}, which names no task",
+            f"depends on {ids.listed(unknown)}, which names no single task",
             {"unknown": unknown},
         )
     open_parents = {
@@ -281,7 +287,7 @@ def waiting(
         if parents[parent] is not TaskStatus.COMPLETED
     }
     if open_parents:
-        listed = ", ".join(f"{parent} ({status})" for parent, status in open_parents.items())
+        listed = ids.listed([f"{parent} ({status})" for parent, status in open_parents.items()])
         return Reason("dependencies", f"waits for {listed}", {"waits_for": open_parents})
     if task.leased(now) and task.lease_expires_at is not None:
         until = iso(task.lease_expires_at)

@@ -31,8 +31,6 @@ from dispatch_controller.core.spec import Spec, SpecError
 from dispatch_controller.model import TaskStatus
 
 _UPDATABLE = (TaskStatus.PENDING, TaskStatus.FAILED)
-_SHOWN = 8
-"""Ids of a cycle or of candidates that a message names."""
 
 
 def plan(
@@ -225,13 +223,13 @@ class _Planner:
             for dependency in depends_on.get(task_id, ()):
                 match names.resolve(dependency, spec.project):
                     case Ambiguous(candidates):
-                        reason = f"could be any of {_listed(candidates)}; write the whole id"
+                        reason = f"could be any of {ids.listed(candidates)}; write the whole id"
                         reasons.append(f"blocked: depends_on {ids.shown(dependency)} {reason}")
                     case UnknownId():
                         reason = "names no known task; tried again at every sync"
                         reasons.append(f"blocked: depends_on {ids.shown(dependency)} {reason}")
             if task_id in circles:
-                path = _listed(circles[task_id], " -> ")
+                path = ids.listed(circles[task_id], " -> ")
                 reasons.append(f"blocked: {task_id} is in a dependency cycle: {path}")
             self.warnings += [SpecWarning(spec.path, reason) for reason in reasons]
 
@@ -275,10 +273,3 @@ def _second_file(spec: Spec, holder: str) -> SpecError:
         f"so {spec.path} is not registered; give one of the two another task_id"
     )
     return SpecError(spec.path, 1, reason)
-
-
-def _listed(names: Sequence[str], joint: str = ", ") -> str:
-    """Return the names for a message; of a long list the first few and the last."""
-    if len(names) <= _SHOWN:
-        return joint.join(names)
-    return joint.join([*names[: _SHOWN - 1], f"({len(names) - _SHOWN} more)", names[-1]])

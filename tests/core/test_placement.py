@@ -298,6 +298,18 @@ def test_waiting_tells_which_ids_their_states_and_until_when() -> None:
     assert cycle == Reason("cycle", "in a cycle: T1 → B → T1", {"cycle": ["T1", "B", "T1"]})
 
 
+def test_what_thousands_of_tasks_wait_for_is_told_in_a_few_words() -> None:
+    many = tuple(f"T{number}" for number in range(5000))
+    circle = waiting(task(depends_on=("T1",)), {"T1": P}, (*many, "T0"), NOW)
+    assert circle is not None
+    assert circle.text == "in a cycle: T0 → T1 → T2 → T3 → T4 → T5 → T6 → (4993 more) → T0"
+    assert len(str(circle.details)) < 2000
+    for parents in ({}, dict.fromkeys(many, P)):
+        reason = waiting(task(depends_on=many), parents, None, NOW)
+        assert reason is not None
+        assert "(4992 more)" in reason.text
+
+
 # One pass.
 
 
