@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -12,6 +13,10 @@ import trio
 from dispatch_controller.runtime.threads import in_thread
 from dispatch_controller.store.schema import prepare
 from dispatch_controller.store.store import Store
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: the programs that tests start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
