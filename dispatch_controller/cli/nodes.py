@@ -92,7 +92,7 @@ def _list(as_json: bool, home: Path | None, url: str | None) -> None:
                 cell(row["executor"]),
                 cell(row["api_mode"]),
                 cell(row["priority"]),
-                cell(row["ssh_host"] or "this machine"),
+                cell(reached_by(row)),
                 time_cell(row["last_seen"]),
                 cell(row["last_error"], "red"),
             ]
@@ -108,6 +108,13 @@ def _switch(name: str, verb: str, as_json: bool, home: Path | None, url: str | N
         print_json(row)
     else:
         stdout().print(cell(f"{name}: {verb}d"))
+
+
+def reached_by(row: dict[str, Any]) -> str:
+    """Return what a node is reached by now: its worker before SSH, SSH before this machine."""
+    if row.get("way") == "worker":
+        return row.get("worker_url") or "polling worker"
+    return row["ssh_host"] or "this machine"
 
 
 def state_cell(row: dict[str, Any]) -> Text:

@@ -134,8 +134,8 @@ def remote_workers(home: Home, settings: Settings, nodes: Sequence[NodeEntry]) -
             f"with remote workers, add to {home.settings}:\n"
             + "\n".join(f"    {line}" for line in lines)
             + "\nand make the token:\n"
-            "    mkdir -p ~/.config/dispatch && umask 077 && openssl rand -hex 32 "
-            "> ~/.config/dispatch/token\n"
+            "    mkdir -p ~/.config/dispatch && "
+            "(umask 077; openssl rand -hex 32 > ~/.config/dispatch/token)\n"
             "Workers that can send a token need no legacy_worker_networks."
         )
         judge = warning if workers else note

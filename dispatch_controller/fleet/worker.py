@@ -278,8 +278,9 @@ class WorkerTransport:
         if self._pulls(self._clock.wall()):
             raise TransportLost(
                 self.node,
-                "its worker polls and is never called: the log is on that machine, in "
-                f"{self._work_dir}/{project}/tasks/{folder}/{name}",
+                "its worker polls and is never called: the log is on that machine, in the worker's "
+                f"work-dir ({self._work_dir} unless it says otherwise): "
+                f"{project}/tasks/{folder}/{name}",
             )
         query: dict[str, str | int] = {
             "project": project, "folder": folder, "offset": offset, "limit": limit, "name": name,

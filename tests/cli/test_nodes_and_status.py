@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dispatch_controller.cli.nodes import state_cell
+from dispatch_controller.cli.nodes import reached_by, state_cell
 from tests.cli.conftest import Run
 from tests.cli.controller import NODE, STATUS, FakeController
 
@@ -39,6 +39,21 @@ def test_a_node_is_switched_off_and_on(controller: FakeController, run: Run) -> 
 )
 def test_the_state_of_a_node_is_one_word(change: dict[str, object], word: str) -> None:
     assert state_cell({**NODE, **change}).plain == word
+
+
+@pytest.mark.parametrize(
+    ("change", "by"),
+    [
+        ({"way": "local"}, "this machine"),
+        ({"way": "ssh", "ssh_host": "box"}, "box"),
+        ({"way": "worker", "pulls": True}, "polling worker"),
+        ({"way": "worker", "worker_url": "http://10.0.0.7:8081"}, "http://10.0.0.7:8081"),
+        # Heard of, and not in use yet: the node still holds tasks that it reached otherwise.
+        ({"way": "ssh", "ssh_host": "box", "worker_url": "http://10.0.0.7:8081"}, "box"),
+    ],
+)
+def test_it_is_said_what_a_node_is_reached_by(change: dict[str, object], by: str) -> None:
+    assert reached_by({**NODE, **change}) == by
 
 
 def test_status_gives_programs_the_body_as_it_is(controller: FakeController, run: Run) -> None:
