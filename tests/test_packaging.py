@@ -136,6 +136,6 @@ def test_what_it_needs_is_declared(wheel: Path) -> None:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = archive.read(name).decode()
     assert f"Version: {__version__}" in metadata
-    assert "Requires-Python: >=3.11" in metadata
+    assert "Requires-Python: <3.14,>=3.11" in metadata
     for dependency in ("trio", "asyncssh", "quart-trio", "hypercorn", "typer", "httpx"):
         assert f"Requires-Dist: {dependency}" in metadata

@@ -6,6 +6,8 @@ stay held until then (scheduling.md, States).
 
 from __future__ import annotations
 
+import contextlib
+
 import structlog
 
 from dispatch_controller.core.reports import EndedByUs
@@ -55,13 +57,14 @@ async def _finish(context: Context, recorder: Recorder, task: Task, ending: Ende
     transport = context.fleet.transport(task.node or "")
     if transport is None:
         return
+    running, outcome = task.status is TaskStatus.RUNNING, None
     try:
-        running = task.status is TaskStatus.RUNNING
         if running and await transport.kill(ref_of(task), GRACE) is not KillOutcome.GONE:
             return  # its end will be told
         # Its start is not confirmed, or it has no process any more: perhaps because it came to its
         # own end at this very moment. The node knows which.
-        outcome = await transport.void(ref_of(task))
+        with contextlib.suppress(TransportLost) if running else contextlib.nullcontext():
+            outcome = await transport.void(ref_of(task))
     except TransportLost as lost:
         log.debug("not ended yet", task=task.id, node=task.node, error=str(lost))
         return
