@@ -22,6 +22,7 @@ from dispatch_controller.model import (
     KillOutcome,
     Task,
     TaskStatus,
+    VoidOutcome,
 )
 from dispatch_controller.store import endings, tasks, transitions
 from dispatch_controller.store.transitions import Ending
@@ -57,7 +58,8 @@ async def _finish(context: Context, recorder: Recorder, task: Task, ending: Ende
     transport = context.fleet.transport(task.node or "")
     if transport is None:
         return
-    running, outcome = task.status is TaskStatus.RUNNING, None
+    running = task.status is TaskStatus.RUNNING
+    outcome: VoidOutcome | None = None
     try:
         if running and await transport.kill(ref_of(task), GRACE) is not KillOutcome.GONE:
             return  # its end will be told
