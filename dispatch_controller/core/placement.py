@@ -50,6 +50,8 @@ class Conditions:
     """By spec file. A file that is not here is gone, or was never read."""
     alive: frozenset[str]
     """Nodes that answered lately."""
+    unasked: frozenset[str] = frozenset()
+    """Nodes of which nothing is known yet: the controller has just started."""
     failed_on: Mapping[str, str] = field(default_factory=dict)
     """The node on which a task failed in its last attempt."""
     parked: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -217,7 +219,7 @@ class Board:
         if node.quarantined:
             return f"quarantined: {node.quarantine_reason or 'no reason given'}"
         if node.name not in self._conditions.alive:
-            return "not reachable"
+            return "not asked yet" if node.name in self._conditions.unasked else "not reachable"
         return self._conditions.closed.get(node.name)
 
     def _no_slot(self, nodes: Sequence[Node], executor: str) -> Reason:

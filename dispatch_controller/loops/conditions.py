@@ -14,10 +14,12 @@ from dispatch_controller.store import board
 def conditions(context: Context, now: float) -> Conditions:
     """Return it as it is now; the value does not change later."""
     knowledge, workers = context.knowledge, context.workers
+    asked = knowledge.contacts.keys() | knowledge.problems.keys()
     changing = workers.changing(knowledge.nodes, now)
     return Conditions(
         extras=context.catalog.extras,
         alive=knowledge.alive(now),
+        unasked=frozenset(knowledge.nodes.keys() - asked),
         failed_on=dict(knowledge.failed_on),
         parked={key: parked.until for key, parked in knowledge.parked.items()},
         paused=knowledge.paused,

@@ -64,6 +64,7 @@ def reason(verdict: Placement | Reason) -> Reason:
         ([node(quarantined=True, quarantine_reason="score 55")], {}, "quarantined: score 55"),
         ([node(quarantined=True)], {}, "quarantined: no reason given"),
         ([node()], {"alive": frozenset()}, "not reachable"),
+        ([node()], {"alive": frozenset(), "unasked": frozenset({"n1"})}, "not asked yet"),
         ([node()], {"unfit": {("n1", "glm"): "opencode is missing"}}, "opencode is missing"),
         ([node(slots=1)], {"at_work": [held()]}, "full"),
         ([node(slots=1)], {"at_work": [held(status=TaskStatus.CLAIMED)]}, "full"),
