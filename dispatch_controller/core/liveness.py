@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatch_controller.model import Observation, Task, TaskStatus
+from dispatch_controller.model import HELD, Observation, RunState, Task
 
 OVERTIME = 300.0
 """Seconds past its limit after which the reaper ends a task: the wrapper should have."""
@@ -86,9 +86,17 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def vanished(seen: Observation) -> bool:
+    """Whether an attempt that had begun is gone and left no final status (older wrappers)."""
+    return seen.state is RunState.RUNNING and not seen.alive
+
+
 def ghost(task: Task, now: float) -> bool:
-    """Whether a running task that its node does not know is gone: claimed long enough ago."""
-    if task.status is not TaskStatus.RUNNING:
+    """Whether a held task of which its node has no process is gone: claimed long enough ago.
+
+    Of one that is only claimed the node must have said that it had begun (`vanished`).
+    """
+    if task.status not in HELD:
         return False
     return task.started_at is None or now - task.started_at > GHOST_AFTER
 

@@ -97,12 +97,13 @@ def test_whoever_looks_first_knows_of_no_stop() -> None:
         (TaskStatus.RUNNING, 120.0, False),
         (TaskStatus.RUNNING, 120.1, True),
         (TaskStatus.RUNNING, None, True),
-        (TaskStatus.CLAIMED, 10_000.0, False),  # settled by `void` instead
+        (TaskStatus.CLAIMED, 119.0, False),
+        (TaskStatus.CLAIMED, 120.1, True),
         (TaskStatus.PENDING, 10_000.0, False),
         (TaskStatus.FAILED, 10_000.0, False),
     ],
 )
-def test_a_ghost_was_running_for_two_minutes(
+def test_a_ghost_was_claimed_two_minutes_ago(
     status: TaskStatus, age: float | None, gone: bool
 ) -> None:
     assert ghost(held(status=status, started_at=None if age is None else NOW - age), NOW) == gone

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from dispatch_controller.core.retry import MOST_STARTS
 from dispatch_controller.loops.conditions import reasons
 from dispatch_controller.store.connection import get_db
-from tests.fakes import LOST_BEFORE, Fault
+from tests.fakes import LOST_BEFORE, VANISHES, Fault, Plan
 from tests.loops.world import World
 
 
@@ -71,3 +72,28 @@ async def test_a_node_whose_executor_the_settings_do_not_know_gets_no_task_and_s
     assert "no executor houseelf in the settings: add [executors.houseelf]" in found["S1"].text
     assert world.row("S1")["attempt"] == 0
     assert "start" not in machine.calls
+
+
+@pytest.mark.parametrize(("cancelled", "end"), [(False, "completed"), (True, "deadletter")])
+async def test_one_that_vanished_before_its_start_was_confirmed_is_not_claimed_for_ever(
+    cancelled: bool, end: str, world: World, autojump_clock: MockClock
+) -> None:
+    """Older wrappers leave the status of such an attempt as it was: running."""
+    plans = [VANISHES, Plan()]
+
+    def cut_off_as_it_starts(_: object) -> Plan:
+        machine.up = len(plans) < 2
+        return plans.pop(0)
+
+    machine = world.node("a", script=cut_off_as_it_starts)
+    machine.mute = True
+    world.spec("S1")
+    async with world.controller():
+        await world.until(60, S1="claimed")
+        await trio.sleep(100)
+        machine.up = True
+        assert world.status() == {"S1": "claimed"}
+        if cancelled:
+            await world.operator.cancel("S1")
+        await world.until(900, S1=end)
+    assert len(plans) == int(cancelled)

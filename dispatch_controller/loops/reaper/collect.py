@@ -96,15 +96,21 @@ class Collector:
             if lease in in_flight or task.holding in self._context.knowledge.endings:
                 continue  # what is to end is dealt with where it is ended: it never runs again
             if task.status is TaskStatus.CLAIMED:
-                unknown = seen is None or seen.state is RunState.UNKNOWN
-                if unknown and may_settle(self._context, task):
-                    await settle(self._context, self._recorder, task)
-            elif seen is None or _gone(seen):
+                await self._judge_claimed(task, seen)
+            elif seen is None or liveness.vanished(seen):
                 await self._reap_ghost(task)
             elif seen.state is RunState.UNKNOWN:
                 await self._count_broken(task, seen)
             else:
                 self._broken.pop(lease, None)
+
+    async def _judge_claimed(self, task: Task, seen: Observation | None) -> None:
+        if not may_settle(self._context, task):
+            return
+        if seen is None or seen.state is RunState.UNKNOWN:
+            await settle(self._context, self._recorder, task)
+        elif liveness.vanished(seen):  # it began and went before its start was confirmed
+            await self._reap_ghost(task)
 
     async def _reap_ghost(self, task: Task) -> None:
         context = self._context
@@ -130,7 +136,3 @@ class Collector:
     async def _return(self, task: Task, why: str) -> None:
         merit = self._context.merit(Merit.ORPHAN)
         await give_back(self._context, task, cause=Cause.NODE, why=why, merit=merit)
-
-
-def _gone(seen: Observation) -> bool:
-    return seen.state is RunState.RUNNING and not seen.alive

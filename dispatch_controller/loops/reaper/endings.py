@@ -10,6 +10,7 @@ import contextlib
 
 import structlog
 
+from dispatch_controller.core.liveness import vanished
 from dispatch_controller.core.reports import EndedByUs
 from dispatch_controller.fleet.transport import TransportLost
 from dispatch_controller.loops.context import Context
@@ -71,7 +72,8 @@ async def _finish(context: Context, recorder: Recorder, task: Task, ending: Ende
         log.debug("not ended yet", task=task.id, node=task.node, error=str(lost))
         return
     seen = outcome.observation if isinstance(outcome, Adopted) else None
-    if seen is not None and (seen.state.final or task.status is TaskStatus.CLAIMED):
+    claimed = task.status is TaskStatus.CLAIMED
+    if seen is not None and (seen.state.final or (claimed and not vanished(seen))):
         await recorder.acknowledge(await recorder.record([seen]))
     else:
         await _write_end(context, task, ending)
