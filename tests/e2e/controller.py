@@ -175,6 +175,14 @@ class Controller:
         assert done.returncode == 0, done
         return json.loads(done.stdout)
 
+    def reach(self, nodes: int, timeout: float = 20.0) -> None:
+        """Return once so many nodes answer: right after the start none is known yet."""
+        eventually(
+            lambda: sum(bool(n["reachable"]) for n in self.get("nodes")) == nodes,
+            timeout,
+            self.said,
+        )
+
     # -- what it said
 
     def said(self) -> str:

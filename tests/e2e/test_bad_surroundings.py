@@ -182,7 +182,7 @@ def test_a_full_node_gives_its_task_to_another_one_and_costs_no_retry(
     nodes[0] |= {"work_dir": str(place / "dispatch"), "priority": 1}  # it is the preferred one
     (home / "nodes.json").write_text(json.dumps(nodes))
     controller = controller_on(home).start()
-    eventually(lambda: all(n["reachable"] for n in controller.get("nodes")), 20, controller.said)
+    controller.reach(2)
     write_spec(tmp_path / "work", "T1-early", makes())
     controller.register(tmp_path / "work")
     assert controller.wait("T1-early", "completed")["node"] == "full"

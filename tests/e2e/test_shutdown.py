@@ -24,7 +24,7 @@ def test_an_idle_controller_ends_at_once_with_0(
     ssh_fleet.add("n1")
     home = write_home(tmp_path / "home", {"n1": 1, "here": 1}, ssh_fleet)
     controller = controller_on(home).start()
-    eventually(lambda: all(n["reachable"] for n in controller.json("nodes")), 20, controller.said)
+    controller.reach(2)
     status, took = controller.terminate()
     assert (status, took < IDLE_SECONDS) == (0, True), took
     assert controller.errors() == []

@@ -88,7 +88,7 @@ def test_each_point_between_claim_and_running_survives_kill_9_and_the_task_runs_
     log = tmp_path / "tasks.log"
     home = write_home(tmp_path / "home", dict.fromkeys(FAULTS, 1), ssh_fleet)
     controller = controller_on(home).start()
-    eventually(lambda: all(n["reachable"] for n in controller.json("nodes")), 20, controller.said)
+    controller.reach(len(FAULTS))
     serves = {name: _serve(node) for name, node in nodes.items()}
     sessions = {name: node.sessions() for name, node in nodes.items()}
     held_in_serve = ("stopped-serve", "late-serve", "lost-answer")
